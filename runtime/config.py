@@ -1,0 +1,125 @@
+"""How an engine is set up: three frozen records, defaults written once, every `auto` decided once by `resolve`.
+
+Knows no torch; what depends on the machine or the checkpoint is handed to `resolve` as plain numbers.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from .errors import InvalidRequest
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+Policy = Literal["fcfs", "lpm"]
+
+AUTO_CACHE_BYTES = 3 << 30  # `max_tokens` auto: a quarter of the free memory, at most this
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """`model`: a known name, a folder in Hugging Face format, a .gguf file or a hub id; None is the default model.
+
+    `context_length` None: the checkpoint's. `num_threads` None: torch's own choice.
+    """
+
+    model: str | None = None
+    dtype: Dtype = "auto"
+    context_length: int | None = None
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """`max_tokens`: tokens of KV over all requests and the tree (None: from free memory), rounded up to whole pages."""
+
+    max_tokens: int | None = None
+    page_size: int = 16
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """`token_budget`: tokens of one step, prefill chunks and decodes together. `policy`: order of the waiting queue,
+    first come first served or longest prefix match. `jump_forward`: append forced text without asking the model."""
+
+    token_budget: int = 512
+    max_running: int = 128
+    max_waiting: int = 8_192
+    policy: Policy = "lpm"
+    jump_forward: bool = True
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    model: ModelOptions = field(default_factory=ModelOptions)
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+
+    def __post_init__(self) -> None:
+        _choice("dtype", self.model.dtype, ("auto", "float32", "bfloat16"))
+        _choice("policy", self.schedule.policy, ("fcfs", "lpm"))
+        _positive("context_length", self.model.context_length, optional=True)
+        _positive("num_threads", self.model.num_threads, optional=True)
+        _positive("max_tokens_in_cache", self.cache.max_tokens, optional=True)
+        _positive("page_size", self.cache.page_size)
+        if self.cache.page_size & (self.cache.page_size - 1):
+            raise InvalidRequest(f"page_size: {self.cache.page_size} is not a power of two", field="page_size")
+        _positive("token_budget", self.schedule.token_budget)
+        _positive("max_running", self.schedule.max_running)
+        _positive("max_waiting", self.schedule.max_waiting)
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidRequest(f"{name}: {value!r} is none of {', '.join(allowed)}", field=name)
+
+
+def _positive(name: str, value: int | None, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequest(f"{name}: {value!r} is not a positive integer", field=name)
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """An EngineConfig with nothing left to decide."""
+
+    dtype: Literal["float32", "bfloat16"]
+    context_length: int
+    num_pages: int
+    page_size: int
+    schedule: ScheduleOptions
+
+
+def resolve_dtype(dtype: Dtype, *, bfloat16_is_fast: bool) -> Literal["float32", "bfloat16"]:
+    if dtype == "auto":
+        return "bfloat16" if bfloat16_is_fast else "float32"
+    return dtype
+
+
+def resolve(
+    config: EngineConfig,
+    *,
+    checkpoint_context: int,
+    bytes_per_token: int,
+    free_bytes: int,
+    bfloat16_is_fast: bool,
+) -> ResolvedConfig:
+    """Decide every `auto`. `bytes_per_token`: KV of one token over all layers; `free_bytes`: memory left for it."""
+    context = config.model.context_length or checkpoint_context
+    if context > checkpoint_context:
+        raise InvalidRequest(
+            f"context_length: {context} is more than the checkpoint's {checkpoint_context}",
+            field="context_length",
+        )
+    max_tokens = config.cache.max_tokens
+    if max_tokens is None:
+        room = min(free_bytes // 4, AUTO_CACHE_BYTES)
+        max_tokens = max(room // bytes_per_token, config.cache.page_size)
+    schedule = config.schedule
+    return ResolvedConfig(
+        dtype=resolve_dtype(config.model.dtype, bfloat16_is_fast=bfloat16_is_fast),
+        context_length=context,
+        num_pages=-(-max_tokens // config.cache.page_size),
+        page_size=config.cache.page_size,
+        schedule=replace(schedule, max_running=min(schedule.max_running, schedule.token_budget)),
+    )
