@@ -1,0 +1,111 @@
+"""The rules of a request's output: a token is appended, the grammar advances, forced text follows, an end is found.
+
+Owns: what one chosen token does to one Request. Knows no page, no batch and no other request.
+"""
+
+from collections.abc import Sequence
+
+from .errors import EngineError
+from .protocol import FinishKind, FinishReason
+from .request import Request
+
+FORCE_TAIL = 16  # tokens before the forced text that its tokenization may depend on
+
+
+class Advancer:
+    """`token_bytes[t]`: the bytes of token t, None for special tokens; `special_bytes`: the text of those."""
+
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes | None],
+        special_bytes: dict[int, bytes],
+        eos_ids: Sequence[int],
+        jump_forward: bool,
+    ) -> None:
+        self._token_bytes = token_bytes
+        self._special_bytes = special_bytes
+        self._eos_ids = frozenset(eos_ids)
+        self._jump_forward = jump_forward
+
+    def begin(self, request: Request) -> None:
+        """Before the first token: text that the grammar forces at once joins the prompt's prefill."""
+        if request.finish is None:
+            self._jump(request)
+
+    def append(self, request: Request, token: int) -> None:
+        """The model chose `token`. May append forced tokens after it, may set `request.finish` and `request.cut`.
+
+        Raises InvalidRequest when a stop pattern is too slow.
+        """
+        could_finish = request.grammar is None or request.grammar.can_finish
+        self._take(request, token)
+        ends = request.num_output > request.sampling.min_tokens and could_finish
+        if token in request.stop_ids and ends:
+            request.finish = FinishReason(FinishKind.STOP, matched=token)
+        elif token in self._eos_ids and request.grammar is not None:
+            # Only the grammar let it through, whatever ignore_eos or min_tokens say: the text can only end here.
+            request.finish = FinishReason(FinishKind.STOP, matched=token)
+        if request.finish is not None:
+            # The end token is no text.
+            request.cut = len(request.output_bytes) - len(self._bytes(request, token))
+            return
+        self._after(request, len(self._bytes(request, token)))
+        if request.finish is None:
+            self._jump(request)
+
+    def _jump(self, request: Request) -> None:
+        """Append what the grammar forces, as the tokenizer would write it."""
+        if request.grammar is None or not self._jump_forward or request.grammar.is_finished:
+            return
+        budget = request.max_tokens - request.num_output
+        forced = request.grammar.forced_tokens(request.tokens[-FORCE_TAIL:].tolist(), budget)
+        for token in forced:
+            self._take(request, token)
+            request.num_forced += 1
+            self._after(request, len(self._bytes(request, token)))
+            if request.finish is not None:
+                return
+
+    def _take(self, request: Request, token: int) -> None:
+        if request.grammar is not None and not request.grammar.accept(token):
+            raise EngineError(f"the grammar refused token {token}, which its own mask allowed")
+        request.tokens.append(token)
+        request.output_bytes += self._bytes(request, token)
+
+    def _bytes(self, request: Request, token: int) -> bytes:
+        data = self._token_bytes[token]
+        if data is not None:
+            return data
+        return b"" if request.sampling.skip_special_tokens else self._special_bytes.get(token, b"")
+
+    def _after(self, request: Request, num_new_bytes: int) -> None:
+        """Is this the end? Stop texts first, then the grammar's own end, then the budget."""
+        self._find_stop(request, num_new_bytes)
+        if request.finish is not None:
+            return
+        if request.grammar is not None and request.grammar.is_finished:
+            request.finish = FinishReason(FinishKind.STOP)
+        elif request.num_output >= request.max_tokens:
+            request.finish = FinishReason(FinishKind.LENGTH)
+
+    def _find_stop(self, request: Request, num_new_bytes: int) -> None:
+        if request.num_output < request.sampling.min_tokens:
+            return
+        if request.min_bytes is None:
+            request.min_bytes = len(request.output_bytes) - num_new_bytes
+        if request.stops is None or not num_new_bytes:
+            return
+        keeps = request.sampling.no_stop_trim
+
+        def is_allowed(start: int, end: int) -> bool:
+            cut = end if keeps else start
+            if request.min_bytes is None or end <= request.min_bytes:
+                return False
+            return request.grammar is None or request.grammar.matches(
+                bytes(request.output_bytes[:cut])
+            )
+
+        match = request.stops.find(request.output_bytes, num_new_bytes, is_allowed)
+        if match is not None:
+            request.finish = FinishReason(FinishKind.STOP, matched=match.matched)
+            request.cut = match.end if keeps else match.start

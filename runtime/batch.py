@@ -1,0 +1,115 @@
+"""One step's plan and its answer, frozen: all that passes between the scheduler and the runner.
+
+The plan holds copies of numbers; the runner never sees a Request. The one living thing in it is a grammar's state,
+which the runner reads (to fill a bitmask) and the scheduler alone advances.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..constrained import GrammarState
+from .protocol import TokenLogprob
+
+Int32Array = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class PageCopy:
+    """Copy a whole page of KV before the forward: the begin of `target` is shared text that lives in `source`."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True)
+class PageWrite:
+    """Page-table row `slot`, from entry `first` on, now reads `pages`."""
+
+    slot: int
+    first: int
+    pages: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Tokens already there, for the penalties of one row. `output` and `prompt`: int32 token ids with repeats."""
+
+    output: Int32Array
+    prompt: Int32Array
+    frequency: float
+    presence: float
+    repetition: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose the token after a span. `position`: how many output tokens the request has so far."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    stream: int
+    position: int
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    banned: tuple[int, ...] = ()  # ends of text, while there are fewer than min_tokens
+    penalties: Penalties | None = None
+    grammar: GrammarState | None = None
+    budget: int = 0  # tokens that may still be produced, this one included
+    report: bool = False  # report the token's log-probability
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Log-probabilities wanted of known tokens: row `first + i` of the request (a position) predicts `targets[i]`."""
+
+    first: int
+    targets: Int32Array
+
+
+@dataclass(frozen=True)
+class Span:
+    """One request's share of a step: compute `token_ids` at positions `start`, `start + 1`, ..."""
+
+    request_id: str
+    slot: int
+    token_ids: Int32Array
+    start: int
+    sampling: Sampling | None  # choose the token after the last one
+    scoring: Scoring | None
+    top_logprobs: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: prefill chunks and decodes together, and what must be copied or written before."""
+
+    spans: tuple[Span, ...]
+    page_copies: tuple[PageCopy, ...] = ()
+    page_writes: tuple[PageWrite, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(span.token_ids) for span in self.spans)
+
+
+@dataclass(frozen=True)
+class SpanResult:
+    """`token`: the chosen one, if asked; `logprob`: its report, if asked; `scored`: one entry per scoring target."""
+
+    token: int | None = None
+    logprob: TokenLogprob | None = None
+    scored: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One result per span, in the order of the batch."""
+
+    spans: tuple[SpanResult, ...]

@@ -1,0 +1,190 @@
+"""`EngineLoop`: builds the engine's parts and owns their order. One call of `step` is one turn of the engine.
+
+Runs on whatever thread or process calls it (one at a time); `local` and `engine_process` are the shells around it.
+"""
+
+from typing import Any
+
+import torch
+
+from ..constrained import GrammarCompiler, Vocabulary
+from ..radix_cache import PrefixCache
+from .admission import Admission
+from .advance import Advancer
+from .config import EngineConfig, ResolvedConfig, resolve, resolve_dtype
+from .errors import InvalidRequest, Overloaded
+from .kv_cache import KVCache
+from .machine import bfloat16_is_fast, free_memory
+from .models.llama import LlamaModel
+from .models.source import resolve_model
+from .models.weights import open_checkpoint
+from .page_table import PageTable
+from .protocol import ControlAction, EngineInfo
+from .runner import Model, ModelRunner
+from .scheduler import Scheduler
+from .tokenizer import TokenizerFiles, load_tokenizer
+from .wire import Failed, FromEngine, TokenRequest
+
+
+class EngineLoop:
+    """schedule -> launch -> collect -> commit, and the requests' way in and out."""
+
+    def __init__(
+        self,
+        info: EngineInfo,
+        admission: Admission,
+        scheduler: Scheduler,
+        runner: ModelRunner,
+        cache: PrefixCache,
+        compiler: GrammarCompiler,
+        max_waiting: int,
+    ) -> None:
+        self.info = info
+        self._admission = admission
+        self._scheduler = scheduler
+        self._runner = runner
+        self._cache = cache
+        self._compiler = compiler
+        self._max_waiting = max_waiting
+        self._arrivals = 0
+        self._refusals: list[FromEngine] = []
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._refusals) or self._scheduler.has_work
+
+    @property
+    def only_compiling(self) -> bool:
+        """Nothing to compute until a grammar is ready: the shell should sleep a little between steps."""
+        return not self._refusals and self._scheduler.only_compiling
+
+    def submit(self, request: TokenRequest) -> None:
+        """Take a request in. A bad one, or one too many, is answered by `Failed` at the next step."""
+        self._arrivals += 1
+        try:
+            if self._scheduler.num_waiting >= self._max_waiting:
+                raise Overloaded(
+                    f"{self._scheduler.num_waiting} requests are waiting already; try again later"
+                )
+            self._scheduler.submit(self._admission.admit(request, self._arrivals))
+        except (InvalidRequest, Overloaded) as error:
+            self._refusals.append(Failed(request.id, error))
+
+    def abort(self, id: str) -> None:
+        """Forget the request and free what it holds; nothing more is said of it."""
+        self._scheduler.abort(id)
+
+    def step(self) -> list[FromEngine]:
+        """One turn. Returns what callers are to hear; nothing when there is nothing to do."""
+        messages, self._refusals = self._refusals, []
+        batch = self._scheduler.schedule()
+        if not batch.spans:
+            return messages + self._scheduler.take_outbox()
+        flight = self._runner.launch(batch)
+        result = flight.collect()
+        return messages + self._scheduler.commit(batch, result)
+
+    def control(self, action: ControlAction) -> dict[str, Any]:
+        if action == "flush_cache":
+            return {"flushed_pages": self._cache.evict_all()}
+        if action == "check_integrity":
+            self._scheduler.check_integrity()
+            return {"ok": True}
+        return self._stats()
+
+    def _stats(self) -> dict[str, Any]:
+        cache, scheduler = self._cache, self._scheduler
+        counters = scheduler.counters
+        return {
+            "pages_total": cache.num_pages,
+            "pages_free": cache.num_free,
+            "pages_used": cache.num_locked + cache.num_owned,
+            "pages_evictable": cache.num_evictable,
+            "page_size": self.info.page_size,
+            "tokens_computed": counters.computed_tokens,
+            "tokens_reused": counters.reused_tokens,
+            "tokens_forced": counters.forced_tokens,
+            "requests_running": scheduler.num_running,
+            "requests_waiting": scheduler.num_waiting,
+            "requests_finished": counters.finished_requests,
+            "requests_aborted": counters.aborted_requests,
+            "preemptions": counters.preemptions,
+            "steps": counters.steps,
+        }
+
+    def close(self) -> None:
+        self._compiler.close()
+
+
+def build_loop(config: EngineConfig) -> EngineLoop:
+    """Load the model and set everything up. Raises ModelError or InvalidRequest with one clear line."""
+    path = resolve_model(config.model.model)
+    files = load_tokenizer(path)
+    if config.model.num_threads is not None:
+        torch.set_num_threads(config.model.num_threads)
+    device = torch.device("cpu")
+    fast = bfloat16_is_fast()
+    dtype = getattr(torch, resolve_dtype(config.model.dtype, bfloat16_is_fast=fast))
+    with open_checkpoint(path) as checkpoint:
+        model = LlamaModel.load(checkpoint, dtype, device)
+    arch = model.config
+    resolved = resolve(
+        config,
+        checkpoint_context=arch.context_length,
+        bytes_per_token=KVCache.bytes_per_token(
+            arch.num_layers, arch.num_kv_heads, arch.head_dim, dtype
+        ),
+        free_bytes=free_memory(),
+        bfloat16_is_fast=fast,
+    )
+    return assemble(model, files, resolved, device)
+
+
+def assemble(
+    model: Model, files: TokenizerFiles, resolved: ResolvedConfig, device: torch.device
+) -> EngineLoop:
+    """An engine from a loaded model. Tests bring a model of their own."""
+    arch = model.config
+    schedule = resolved.schedule
+    num_pages, page_size = resolved.num_pages, resolved.page_size
+    vocabulary = Vocabulary.from_tokenizer(files.tokenizer, eos_ids=files.eos_ids)
+    cache = PrefixCache(num_pages, page_size)
+    compiler = GrammarCompiler(vocabulary)
+    kv = KVCache(
+        arch.num_layers,
+        num_pages,
+        page_size,
+        arch.num_kv_heads,
+        arch.head_dim,
+        getattr(torch, resolved.dtype),
+        device,
+    )
+    longest = min(resolved.context_length, num_pages * page_size)
+    table = PageTable(schedule.max_running, -(-longest // page_size) + 1, page_size, device)
+    advancer = Advancer(
+        vocabulary.token_bytes,
+        {id: (files.tokenizer.id_to_token(id) or "").encode() for id in files.special_token_ids},
+        files.eos_ids,
+        schedule.jump_forward,
+    )
+    return EngineLoop(
+        info=EngineInfo(
+            model=files.model_name,
+            context_length=resolved.context_length,
+            vocab_size=arch.vocab_size,
+            max_tokens_in_cache=num_pages * page_size,
+            page_size=page_size,
+            dtype=resolved.dtype,
+            chat_template=files.chat_template,
+            special_tokens=dict(files.special),
+            eos_ids=files.eos_ids,
+        ),
+        admission=Admission(
+            arch.vocab_size, resolved.context_length, num_pages * page_size, files.eos_ids
+        ),
+        scheduler=Scheduler(cache, compiler, advancer, schedule, page_size, files.eos_ids),
+        runner=ModelRunner(model, kv, table, device),
+        cache=cache,
+        compiler=compiler,
+        max_waiting=schedule.max_waiting,
+    )

@@ -1,0 +1,36 @@
+"""What machine this is, as far as the engine's choices depend on it. Standard library only."""
+
+import os
+from pathlib import Path
+
+_FAST_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's feature flags as Linux names them; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def bfloat16_is_fast() -> bool:
+    """Has the processor bfloat16 dot products? Without them bfloat16 is slower than float32."""
+    return bool(_FAST_BFLOAT16 & cpu_flags())
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be taken without swapping."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    pages: int = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") if pages else 4 << 30

@@ -1,0 +1,125 @@
+"""`Request`: the one mutable record of a generation. Written only by the Scheduler (and `advance`, its rules of output).
+
+Region map of one request's tokens and pages:
+
+    tokens   | prompt .................... | output (sampled and forced) ... |
+             0                         prompt_len                       len(tokens)
+    KV       | computed ............................... | missing ..... |
+             0                                     num_computed       target
+    pages    | in the tree, locked by the lease | the request's own ... |
+             0                            num_tree_pages             len(pages)
+"""
+
+from array import array
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from ..constrained import CompiledGrammar, GrammarState
+from ..radix_cache import PrefixMatch
+from .protocol import FinishReason, SamplingParams, TokenLogprob, Usage
+from .stops import StopFinder
+from .wire import TokenRequest
+
+
+@dataclass(eq=False)
+class Request:
+    """A generation from its submission to its last chunk. Token counts, unless a name says bytes or pages."""
+
+    wire: TokenRequest
+    arrival: int  # order of submission
+    max_tokens: int
+    tokens: array[int]  # prompt, then output
+    prompt_len: int
+    stop_ids: frozenset[int]  # end-of-text ids (unless ignored) and the request's own
+    stops: StopFinder | None = None
+
+    compiling: Future[CompiledGrammar] | None = None
+    grammar: GrammarState | None = None
+
+    # Placement: all empty while waiting.
+    slot: int | None = None
+    lease: PrefixMatch | None = None
+    pages: list[int] = field(default_factory=list)
+    num_tree_pages: int = 0
+    num_written_pages: int = 0  # entries of the page table that are up to date
+    num_computed: int = 0
+
+    # Output.
+    output_bytes: bytearray = field(default_factory=bytearray)  # end-of-text left out
+    min_bytes: int | None = None  # length of output_bytes when min_tokens was reached
+    scored: list[TokenLogprob] = field(default_factory=list)  # from position `score_start` on
+    num_reported: int = 0  # output tokens already sent in chunks
+    finish: FinishReason | None = None
+    cut: int | None = None  # bytes of output_bytes that remain
+
+    # Counts.
+    cached_tokens: int | None = None  # prompt tokens found in the tree at the first admission
+    num_forced: int = 0
+    num_preemptions: int = 0
+    num_overtaken: int = 0  # later arrivals admitted before this one
+
+    @property
+    def id(self) -> str:
+        return self.wire.id
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return self.wire.sampling
+
+    @property
+    def num_output(self) -> int:
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def score_start(self) -> int:
+        """First position whose token's log-probability is wanted."""
+        options = self.wire.logprobs
+        if options is None:
+            return len(self.tokens)
+        return options.start if options.start >= 0 else self.prompt_len
+
+    @property
+    def next_score(self) -> int:
+        """First position whose log-probability is wanted and not known yet."""
+        return self.score_start + len(self.scored)
+
+    @property
+    def num_ready(self) -> int:
+        """Output tokens that may be reported: with log-probabilities, only those already scored."""
+        if self.wire.logprobs is None:
+            return self.num_output
+        return max(0, self.next_score - self.prompt_len)
+
+    @property
+    def target(self) -> int:
+        """Tokens to compute before the next is sampled or, at the end, before the request may leave."""
+        if self.finish is None or self.max_tokens == 0:
+            return len(self.tokens)
+        return self.num_computed if self._all_scored else len(self.tokens) - 1
+
+    @property
+    def _all_scored(self) -> bool:
+        return self.wire.logprobs is None or self.next_score >= len(self.tokens)
+
+    @property
+    def is_done(self) -> bool:
+        return self.finish is not None and self.num_computed >= self.target
+
+    @property
+    def match_limit(self) -> int:
+        """How many leading tokens may come from the tree: rows whose logits are needed must be computed."""
+        if self.max_tokens == 0 and self.wire.logprobs is None:
+            return len(self.tokens)
+        wanted = [len(self.tokens) - 1]
+        if self.wire.logprobs is not None:
+            wanted.append(self.next_score - 1)
+        return max(0, min(wanted))
+
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_len,
+            cached_tokens=self.cached_tokens or 0,
+            completion_tokens=self.num_reported,
+            forced_tokens=min(self.num_forced, self.num_reported),
+            num_preemptions=self.num_preemptions,
+        )

@@ -1,0 +1,136 @@
+"""Runs one batch on the device: page copies, page-table writes, the forward, sampling, log-probabilities.
+
+Owns: the model, the KV cache, the page table and the sampler. Knows no request and no tree, only the batch.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..kernels.paged_attention import plan_attention
+from .batch import Batch, Span, SpanResult, StepResult
+from .forward import ForwardInputs
+from .kv_cache import KVCache
+from .models.config import LlamaConfig
+from .page_table import PageTable
+from .sampler import Sampler, token_logprobs
+
+
+class Model(Protocol):
+    """What the runner needs of a model."""
+
+    @property
+    def config(self) -> LlamaConfig: ...
+
+    def forward(self, inputs: ForwardInputs, kv: KVCache) -> torch.Tensor:
+        """Logits, float32 [len(inputs.logit_rows), vocab]."""
+        ...
+
+
+class Flight:
+    """A launched step. On the CPU the result is there at once; a GPU runner would wait in `collect`."""
+
+    def __init__(self, result: StepResult) -> None:
+        self._result = result
+
+    def collect(self) -> StepResult:
+        return self._result
+
+
+class ModelRunner:
+    def __init__(
+        self, model: Model, kv: KVCache, page_table: PageTable, device: torch.device
+    ) -> None:
+        self._model = model
+        self._kv = kv
+        self._page_table = page_table
+        self._device = device
+        self._sampler = Sampler(model.config.vocab_size)
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch) -> Flight:
+        """Run the batch. Copies first (their targets may be read by this very step), then table writes, then compute."""
+        if batch.page_copies:
+            sources = torch.tensor([copy.source for copy in batch.page_copies], device=self._device)
+            targets = torch.tensor([copy.target for copy in batch.page_copies], device=self._device)
+            self._kv.copy(sources, targets)
+        self._page_table.write(batch.page_writes)
+        rows = [_rows(span) for span in batch.spans]
+        logits = self._model.forward(self._inputs(batch, rows), self._kv)
+        return Flight(StepResult(self._results(batch.spans, rows, logits)))
+
+    def _inputs(self, batch: Batch, rows: list[list[int]]) -> ForwardInputs:
+        spans = batch.spans
+        config = self._model.config
+        page_size = self._page_table.page_size
+        offsets = np.cumsum([0, *(len(span.token_ids) for span in spans)])[:-1]
+        max_pages = max(-(-span.end // page_size) for span in spans)
+        return ForwardInputs(
+            token_ids=torch.from_numpy(np.concatenate([s.token_ids for s in spans])).to(
+                self._device, torch.int64
+            ),
+            positions=torch.cat([torch.arange(s.start, s.end, device=self._device) for s in spans]),
+            slots=torch.cat([self._page_table.token_slots(s.slot, s.start, s.end) for s in spans]),
+            attention=plan_attention(
+                [len(span.token_ids) for span in spans],
+                [span.end for span in spans],
+                self._page_table.rows([span.slot for span in spans], max_pages),
+                page_size,
+                group=config.num_heads // config.num_kv_heads,
+                window=config.sliding_window,
+                dtype=self._kv.dtype,
+                device=self._device,
+            ),
+            logit_rows=torch.tensor(
+                [
+                    offset + row
+                    for offset, span_rows in zip(offsets, rows, strict=True)
+                    for row in span_rows
+                ],
+                dtype=torch.int64,
+                device=self._device,
+            ),
+        )
+
+    def _results(
+        self, spans: tuple[Span, ...], rows: list[list[int]], logits: torch.Tensor
+    ) -> tuple[SpanResult, ...]:
+        """Split the logits back into spans: scoring rows first, in each span the sampling row last."""
+        ends = np.cumsum([len(span_rows) for span_rows in rows])
+        scored = [
+            token_logprobs(
+                logits[end - len(span_rows) :][: len(span.scoring.targets)],
+                span.scoring.targets.tolist(),
+                span.top_logprobs,
+            )
+            if span.scoring is not None
+            else ()
+            for span, span_rows, end in zip(spans, rows, ends, strict=True)
+        ]
+        sampled = [i for i, span in enumerate(spans) if span.sampling is not None]
+        samplings = [sampling for span in spans if (sampling := span.sampling) is not None]
+        results = [SpanResult(scored=one) for one in scored]
+        if not sampled:
+            return tuple(results)
+        drawn = logits[torch.tensor([int(ends[i]) - 1 for i in sampled])]
+        reported = [row for row, sampling in enumerate(samplings) if sampling.report]
+        raw = {row: drawn[row : row + 1].clone() for row in reported}
+        tokens = self._sampler.choose(drawn, samplings)
+        for row, i in enumerate(sampled):
+            logprob = None
+            if row in raw:
+                (logprob,) = token_logprobs(raw[row], [tokens[row]], spans[i].top_logprobs)
+            results[i] = SpanResult(token=tokens[row], logprob=logprob, scored=scored[i])
+        return tuple(results)
+
+
+def _rows(span: Span) -> list[int]:
+    """Which of the span's rows need logits, counted from its first token."""
+    rows: list[int] = []
+    if span.scoring is not None:
+        first = span.scoring.first - span.start
+        rows.extend(range(first, first + len(span.scoring.targets)))
+    if span.sampling is not None:
+        rows.append(len(span.token_ids) - 1)
+    return rows
