@@ -119,16 +119,22 @@ class SamplingParams:
             _integer("stop_token_ids", token, 0)
         for pair in _sequence("logit_bias", self.logit_bias):
             if not isinstance(pair, tuple) or len(pair) != 2:
-                raise InvalidRequest(f"logit_bias: {pair!r} is not a pair (token id, bias)", field="logit_bias")
+                raise InvalidRequest(
+                    f"logit_bias: {pair!r} is not a pair (token id, bias)", field="logit_bias"
+                )
             _integer("logit_bias", pair[0], 0)
             _number("logit_bias", pair[1], -100.0, 100.0)
         if self.seed is not None:
             _integer("seed", self.seed, -(2**63), 2**64 - 1)
         for name in ("ignore_eos", "skip_special_tokens", "no_stop_trim"):
             if not isinstance(getattr(self, name), bool):
-                raise InvalidRequest(f"{name}: {getattr(self, name)!r} is not true or false", field=name)
+                raise InvalidRequest(
+                    f"{name}: {getattr(self, name)!r} is not true or false", field=name
+                )
         if self.constraint is not None and not isinstance(self.constraint, Constraint):
-            raise InvalidRequest(f"constraint: {self.constraint!r} is not a constraint", field="constraint")
+            raise InvalidRequest(
+                f"constraint: {self.constraint!r} is not a constraint", field="constraint"
+            )
 
 
 def _integer(name: str, value: object, low: int, high: int | None = None) -> None:
@@ -157,7 +163,9 @@ def _sequence(name: str, value: object) -> tuple[Any, ...]:
 def _strings(name: str, value: object) -> None:
     items = _sequence(name, value)
     if len(items) > MAX_STOPS:
-        raise InvalidRequest(f"{name}: {len(items)} entries, at most {MAX_STOPS} are allowed", field=name)
+        raise InvalidRequest(
+            f"{name}: {len(items)} entries, at most {MAX_STOPS} are allowed", field=name
+        )
     for item in items:
         if not isinstance(item, str) or not item:
             raise InvalidRequest(f"{name}: {item!r} is not a non-empty text", field=name)
@@ -172,7 +180,9 @@ def _stop_pattern(pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise InvalidRequest(f"stop_regex: {pattern!r} is no regular expression: {error}", field="stop_regex") from None
+        raise InvalidRequest(
+            f"stop_regex: {pattern!r} is no regular expression: {error}", field="stop_regex"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -180,10 +190,12 @@ class LogprobOptions:
     """Which log-probabilities to report, of the model's own distribution (before temperature, bias and mask).
 
     Output tokens always; prompt tokens from position `start` (-1: none); the `top` likeliest beside each (0: none).
+    `text`: also spell every token (`TokenLogprob.piece`).
     """
 
     start: int = -1
     top: int = 0
+    text: bool = False
 
     def __post_init__(self) -> None:
         _integer("logprob_start_len", self.start, -1)
@@ -230,7 +242,9 @@ class ScoreRequest:
             raise InvalidRequest("choices: at least one is needed", field="choices")
         for option in self.options:
             if not isinstance(option, str) or not option:
-                raise InvalidRequest(f"choices: {option!r} is not a non-empty text", field="choices")
+                raise InvalidRequest(
+                    f"choices: {option!r} is not a non-empty text", field="choices"
+                )
 
 
 # --- answers -----------------------------------------------------------------------------------------------------------
@@ -257,11 +271,16 @@ class FinishReason:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """One token's log-probability (None for a prompt's first token) and the likeliest tokens at its position."""
+    """One token's log-probability (None for a prompt's first token) and the likeliest tokens at its position.
+
+    `piece` and `top_pieces`: the bytes of the token and of each of `top`, filled in by the client if asked for.
+    """
 
     token_id: int
     logprob: float | None
     top: tuple[tuple[int, float], ...] = ()
+    piece: bytes | None = None
+    top_pieces: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,92 @@
+"""What crosses between a client and its engine: token ids only, frozen, picklable.
+
+Owns: the two unions `ToEngine` and `FromEngine`. Knows no text, no tokenizer and no transport:
+`LocalClient` hands these records over a queue, `ProcessClient` pickles them through a socket.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .protocol import (
+    ControlAction,
+    FinishReason,
+    LogprobOptions,
+    SamplingParams,
+    TokenLogprob,
+    Usage,
+)
+
+# --- to the engine ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """One sample of one generation: the client sends n of these, `sampling.n` means nothing here.
+
+    `id` is unique among the unfinished requests of an engine. `stream` is the 64-bit key of its
+    random numbers.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    stream: int
+    logprobs: LogprobOptions | None = None
+    namespace: str = ""
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Forget this request; nothing more is answered for its id."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Control:
+    """Answered by one ControlResult or one Failed with the same id."""
+
+    id: str
+    action: ControlAction
+
+
+ToEngine = TokenRequest | Abort | Control
+
+
+# --- from the engine --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TokenChunk:
+    """Output tokens of one request, in order; the last chunk has `finish`.
+
+    `prompt_logprobs` comes with the first chunk, if asked for. `cut` (last chunk only): how many
+    bytes of the output remain after the stop was trimmed, counted over the bytes of all output
+    tokens, special tokens counted only if the request shows them (`skip_special_tokens` off) and
+    an end token never; None where all of it remains.
+    """
+
+    id: str
+    token_ids: tuple[int, ...]
+    usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    finish: FinishReason | None = None
+    cut: int | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Ends a request or a control call: InvalidRequest, EngineError..."""
+
+    id: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class ControlResult:
+    id: str
+    result: dict[str, Any]
+
+
+FromEngine = TokenChunk | Failed | ControlResult
