@@ -1,4 +1,5 @@
-"""From a wire request to a Request, or a refusal with the numbers. Owns: what can never be served, and says so at once."""
+"""From a wire request to a Request, or a refusal with the numbers. Owns: what can never be served,
+and says so at once."""
 
 from array import array
 from collections.abc import Collection
@@ -58,7 +59,8 @@ class Admission:
             )  # nothing stands before a prompt's first token
         if wire.logprobs is not None and wire.logprobs.start > len(tokens):
             raise InvalidRequest(
-                f"logprob_start_len: {wire.logprobs.start} is beyond the prompt's {len(tokens)} tokens",
+                f"logprob_start_len: {wire.logprobs.start} is beyond the prompt's "
+                f"{len(tokens)} tokens",
                 field="logprob_start_len",
             )
         return request
@@ -85,8 +87,8 @@ class Admission:
                 )
         if prompt_len + asked > context:
             raise InvalidRequest(
-                f"max_tokens: a prompt of {prompt_len} tokens and max_tokens {asked} make {prompt_len + asked}, "
-                f"the context length is {context}",
+                f"max_tokens: a prompt of {prompt_len} tokens and max_tokens {asked} make "
+                f"{prompt_len + asked}, the context length is {context}",
                 field="max_tokens",
             )
         # The last sampled token is never computed.

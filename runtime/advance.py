@@ -1,4 +1,5 @@
-"""The rules of a request's output: a token is appended, the grammar advances, forced text follows, an end is found.
+"""The rules of a request's output: a token is appended, the grammar advances, forced text follows,
+an end is found.
 
 Owns: what one chosen token does to one Request. Knows no page, no batch and no other request.
 """
@@ -13,7 +14,8 @@ FORCE_TAIL = 16  # tokens before the forced text that its tokenization may depen
 
 
 class Advancer:
-    """`token_bytes[t]`: the bytes of token t, None for special tokens; `special_bytes`: the text of those."""
+    """`token_bytes[t]`: the bytes of token t, None for special tokens; `special_bytes`: the text of
+    those."""
 
     def __init__(
         self,
@@ -28,12 +30,14 @@ class Advancer:
         self._jump_forward = jump_forward
 
     def begin(self, request: Request) -> None:
-        """Before the first token: text that the grammar forces at once joins the prompt's prefill."""
+        """Before the first token: text that the grammar forces at once joins the prompt's
+        prefill."""
         if request.finish is None:
             self._jump(request)
 
     def append(self, request: Request, token: int) -> None:
-        """The model chose `token`. May append forced tokens after it, may set `request.finish` and `request.cut`.
+        """The model chose `token`. May append forced tokens after it, may set `request.finish` and
+        `request.cut`.
 
         Raises InvalidRequest when a stop pattern is too slow.
         """
@@ -43,7 +47,8 @@ class Advancer:
         if token in request.stop_ids and ends:
             request.finish = FinishReason(FinishKind.STOP, matched=token)
         elif token in self._eos_ids and request.grammar is not None:
-            # Only the grammar let it through, whatever ignore_eos or min_tokens say: the text can only end here.
+            # Only the grammar let it through, whatever ignore_eos or min_tokens say: the text can
+            # only end here.
             request.finish = FinishReason(FinishKind.STOP, matched=token)
         if request.finish is not None:
             # The end token is no text.

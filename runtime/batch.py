@@ -1,7 +1,7 @@
 """One step's plan and its answer, frozen: all that passes between the scheduler and the runner.
 
-The plan holds copies of numbers; the runner never sees a Request. The one living thing in it is a grammar's state,
-which the runner reads (to fill a bitmask) and the scheduler alone advances.
+The plan holds copies of numbers; the runner never sees a Request. The one living thing in it is a
+grammar's state, which the runner reads (to fill a bitmask) and the scheduler alone advances.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ Int32Array = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class PageCopy:
-    """Copy a whole page of KV before the forward: the begin of `target` is shared text that lives in `source`."""
+    """Copy a whole page of KV before the forward: the begin of `target` is shared text that lives
+    in `source`."""
 
     source: int
     target: int
@@ -34,7 +35,8 @@ class PageWrite:
 
 @dataclass(frozen=True)
 class Penalties:
-    """Tokens already there, for the penalties of one row. `output` and `prompt`: int32 token ids with repeats."""
+    """Tokens already there, for the penalties of one row. `output` and `prompt`: int32 token ids
+    with repeats."""
 
     output: Int32Array
     prompt: Int32Array
@@ -45,7 +47,8 @@ class Penalties:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose the token after a span. `position`: how many output tokens the request has so far."""
+    """How to choose the token after a span. `position`: how many output tokens the request has so
+    far."""
 
     temperature: float
     top_k: int
@@ -63,7 +66,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Log-probabilities wanted of known tokens: row `first + i` of the request (a position) predicts `targets[i]`."""
+    """Log-probabilities wanted of known tokens: row `first + i` of the request (a position)
+    predicts `targets[i]`."""
 
     first: int
     targets: Int32Array
@@ -101,7 +105,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class SpanResult:
-    """`token`: the chosen one, if asked; `logprob`: its report, if asked; `scored`: one entry per scoring target."""
+    """`token`: the chosen one, if asked; `logprob`: its report, if asked; `scored`: one entry per
+    scoring target."""
 
     token: int | None = None
     logprob: TokenLogprob | None = None

@@ -1,9 +1,11 @@
 """The one narrow interface between those who ask (lang, server, CLI) and those who compute.
 
-Owns: the Protocols and their promises. Holds no implementation: `local` and `process` do, `aio` makes the async twin.
+Owns: the Protocols and their promises. Holds no implementation: `local` and `process` do, `aio`
+makes the async twin.
 
-The promises, tested over every implementation: a request ends in exactly one finish per sample or one error; chunks
-keep their order; closing a stream early frees its pages; a dead engine wakes every waiting caller with EngineDied.
+The promises, tested over every implementation: a request ends in exactly one finish per sample or
+one error; chunks keep their order; closing a stream early frees its pages; a dead engine wakes
+every waiting caller with EngineDied.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,18 +25,21 @@ class Stream(Protocol):
     def request_id(self) -> str: ...
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Blocks for each next chunk; ends after every sample's finish; raises the stream's error."""
+        """Blocks for each next chunk; ends after every sample's finish; raises the stream's
+        error."""
         ...
 
     def subscribe(self, on_event: Callable[[Event], None]) -> None:
-        """Have every event, those already here first, handed to `on_event` on the client's dispatcher thread.
+        """Have every event, those already here first, handed to `on_event` on the client's
+        dispatcher thread.
 
         Instead of iterating, never beside it. `on_event` must not block.
         """
         ...
 
     def close(self) -> None:
-        """Abort whatever has not finished and free it; a waiting reader gets Cancelled. Safe to call twice."""
+        """Abort whatever has not finished and free it; a waiting reader gets Cancelled. Safe to
+        call twice."""
         ...
 
 
@@ -42,15 +47,18 @@ class Client(Protocol):
     """A runtime as seen by callers. Every method may be called from any thread."""
 
     def generate(self, request: GenerateRequest) -> Stream:
-        """Start a generation. A bad request raises InvalidRequest here or ends the stream with it."""
+        """Start a generation. A bad request raises InvalidRequest here or ends the stream with
+        it."""
         ...
 
     def score(self, request: ScoreRequest) -> Future[Scores]:
-        """Score options; `cancel()` on the future aborts. Callbacks run on the dispatcher thread."""
+        """Score options; `cancel()` on the future aborts. Callbacks run on the dispatcher
+        thread."""
         ...
 
     def control(self, action: ControlAction) -> dict[str, Any]:
-        """`stats`: counters; `flush_cache`: drop every unlocked page; `check_integrity`: assert the owners' invariants."""
+        """`stats`: counters; `flush_cache`: drop every unlocked page; `check_integrity`: assert the
+        owners' invariants."""
         ...
 
     def info(self) -> EngineInfo: ...

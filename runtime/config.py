@@ -1,6 +1,8 @@
-"""How an engine is set up: three frozen records, defaults written once, every `auto` decided once by `resolve`.
+"""How an engine is set up: three frozen records, defaults written once, every `auto` decided once
+by `resolve`.
 
-Knows no torch; what depends on the machine or the checkpoint is handed to `resolve` as plain numbers.
+Knows no torch; what depends on the machine or the checkpoint is handed to `resolve` as plain
+numbers.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,7 +18,8 @@ AUTO_CACHE_BYTES = 3 << 30  # `max_tokens` auto: a quarter of the free memory, a
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """`model`: a known name, a folder in Hugging Face format, a .gguf file or a hub id; None is the default model.
+    """`model`: a known name, a folder in Hugging Face format, a .gguf file or a hub id; None is the
+    default model.
 
     `context_length` None: the checkpoint's. `num_threads` None: torch's own choice.
     """
@@ -29,7 +32,8 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """`max_tokens`: tokens of KV over all requests and the tree (None: from free memory), rounded up to whole pages."""
+    """`max_tokens`: tokens of KV over all requests and the tree (None: from free memory), rounded
+    up to whole pages."""
 
     max_tokens: int | None = None
     page_size: int = 16
@@ -37,8 +41,9 @@ class CacheOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """`token_budget`: tokens of one step, prefill chunks and decodes together. `policy`: order of the waiting queue,
-    first come first served or longest prefix match. `jump_forward`: append forced text without asking the model."""
+    """`token_budget`: tokens of one step, prefill chunks and decodes together. `policy`: order of
+    the waiting queue, first come first served or longest prefix match. `jump_forward`: append
+    forced text without asking the model."""
 
     token_budget: int = 512
     max_running: int = 128
@@ -61,7 +66,9 @@ class EngineConfig:
         _positive("max_tokens_in_cache", self.cache.max_tokens, optional=True)
         _positive("page_size", self.cache.page_size)
         if self.cache.page_size & (self.cache.page_size - 1):
-            raise InvalidRequest(f"page_size: {self.cache.page_size} is not a power of two", field="page_size")
+            raise InvalidRequest(
+                f"page_size: {self.cache.page_size} is not a power of two", field="page_size"
+            )
         _positive("token_budget", self.schedule.token_budget)
         _positive("max_running", self.schedule.max_running)
         _positive("max_waiting", self.schedule.max_waiting)
@@ -104,7 +111,8 @@ def resolve(
     free_bytes: int,
     bfloat16_is_fast: bool,
 ) -> ResolvedConfig:
-    """Decide every `auto`. `bytes_per_token`: KV of one token over all layers; `free_bytes`: memory left for it."""
+    """Decide every `auto`. `bytes_per_token`: KV of one token over all layers; `free_bytes`: memory
+    left for it."""
     context = config.model.context_length or checkpoint_context
     if context > checkpoint_context:
         raise InvalidRequest(

@@ -1,14 +1,14 @@
 """The errors that a caller of the runtime can meet.
 
     SapwoodError
-    ├── InvalidRequest (also a ValueError)   the request is at fault: refused at once, nothing else harmed
-    ├── EngineError                          the request was fine, the engine could not do it
-    │   ├── Overloaded                       the waiting queue is full
-    │   └── EngineDied                       the engine stopped: every waiting caller is woken with this
-    └── Cancelled                            the caller closed the stream before its end
+    ├── InvalidRequest (a ValueError too)  the request is at fault: refused at once
+    ├── EngineError                        the request was fine, the engine could not do it
+    │   ├── Overloaded                     the waiting queue is full
+    │   └── EngineDied                     the engine stopped: every waiting caller is woken with this
+    └── Cancelled                          the caller closed the stream before its end
 
-Grammar and checkpoint errors (`constrained.GrammarError`, `models.ModelError`) are ValueErrors of their own rooms; a
-grammar that a request brought reaches its caller as InvalidRequest.
+Grammar and checkpoint errors (`constrained.GrammarError`, `models.ModelError`) are ValueErrors of
+their own rooms; a grammar that a request brought reaches its caller as InvalidRequest.
 """
 
 

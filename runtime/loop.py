@@ -1,6 +1,8 @@
-"""`EngineLoop`: builds the engine's parts and owns their order. One call of `step` is one turn of the engine.
+"""`EngineLoop`: builds the engine's parts and owns their order. One call of `step` is one turn of
+the engine.
 
-Runs on whatever thread or process calls it (one at a time); `local` and `engine_process` are the shells around it.
+Runs on whatever thread or process calls it (one at a time); `local` and `engine_process` are the
+shells around it.
 """
 
 from typing import Any
@@ -55,11 +57,13 @@ class EngineLoop:
 
     @property
     def only_compiling(self) -> bool:
-        """Nothing to compute until a grammar is ready: the shell should sleep a little between steps."""
+        """Nothing to compute until a grammar is ready: the shell should sleep a little between
+        steps."""
         return not self._refusals and self._scheduler.only_compiling
 
     def submit(self, request: TokenRequest) -> None:
-        """Take a request in. A bad one, or one too many, is answered by `Failed` at the next step."""
+        """Take a request in. A bad one, or one too many, is answered by `Failed` at the next
+        step."""
         self._arrivals += 1
         try:
             if self._scheduler.num_waiting >= self._max_waiting:
@@ -117,7 +121,8 @@ class EngineLoop:
 
 
 def build_loop(config: EngineConfig) -> EngineLoop:
-    """Load the model and set everything up. Raises ModelError or InvalidRequest with one clear line."""
+    """Load the model and set everything up. Raises ModelError or InvalidRequest with one clear
+    line."""
     path = resolve_model(config.model.model)
     files = load_tokenizer(path)
     if config.model.num_threads is not None:

@@ -1,4 +1,5 @@
-"""Which pages each running request's tokens live in, on the device. Written by the runner alone, from `PageWrite`s."""
+"""Which pages each running request's tokens live in, on the device. Written by the runner alone,
+from `PageWrite`s."""
 
 from collections.abc import Sequence
 
@@ -8,7 +9,8 @@ from .batch import PageWrite
 
 
 class PageTable:
-    """An int32 table [slots, pages per request]; entry (s, i) is the page of slot s's tokens i*page .. i*page+page-1."""
+    """An int32 table [slots, pages per request]; entry (s, i) is the page of slot s's tokens i*page
+    .. i*page+page-1."""
 
     def __init__(
         self, num_slots: int, pages_per_slot: int, page_size: int, device: torch.device
@@ -26,7 +28,8 @@ class PageTable:
         return self._table[list(slots), :num_pages]
 
     def token_slots(self, slot: int, start: int, end: int) -> torch.Tensor:
-        """Where the tokens at positions start..end-1 are stored: page * page_size + offset, int64 [end - start]."""
+        """Where the tokens at positions start..end-1 are stored: page * page_size + offset, int64
+        [end - start]."""
         positions = torch.arange(start, end, device=self._table.device)
         pages = self._table[slot, positions // self.page_size].to(torch.int64)
         return pages * self.page_size + positions % self.page_size

@@ -1,7 +1,8 @@
 """What callers say to a runtime and hear from it: frozen, plain, picklable records.
 
-Owns: the fields of a request, their ranges (checked at construction, so that a bad value is refused where it is
-written) and the fields of an answer. Knows no tokenizer, no tensor, no transport, and imports no torch.
+Owns: the fields of a request, their ranges (checked at construction, so that a bad value is refused
+where it is written) and the fields of an answer. Knows no tokenizer, no tensor, no transport, and
+imports no torch.
 """
 
 import math
@@ -20,7 +21,7 @@ MAX_STOP_REGEX_BYTES = 256
 MAX_N = 128  # samples of one request
 
 
-# --- prompt ------------------------------------------------------------------------------------------------------------
+# --- prompt ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Ids:
 
 @dataclass(frozen=True)
 class Text:
-    """Text still to be tokenized. Only `special=True` text (a chat template's) may parse into special tokens."""
+    """Text still to be tokenized. Only `special=True` text (a chat template's) may parse into
+    special tokens."""
 
     text: str
     special: bool = False
@@ -43,7 +45,8 @@ Prompt = tuple[Part, ...]
 
 
 def as_prompt(prompt: "str | Iterable[int] | Prompt") -> Prompt:
-    """A prompt from what people pass: a text (special tokens in it are parsed, as a tokenizer does), ids, or parts."""
+    """A prompt from what people pass: a text (special tokens in it are parsed, as a tokenizer
+    does), ids, or parts."""
     if isinstance(prompt, str):
         return (Text(prompt, special=True),)
     parts = tuple(prompt)
@@ -62,15 +65,17 @@ def _token_ids(values: tuple[object, ...]) -> tuple[int, ...]:
     return values  # type: ignore[return-value]
 
 
-# --- sampling ----------------------------------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """How to choose tokens and when to stop. Defaults are SGLang's.
 
-    `max_tokens` counts every produced token, forced ones too (0: prefill only; None: whatever the context and the cache
-    have room for). `temperature` 0 is greedy. `top_k` -1 keeps all. Stop strings and patterns cut the text before their match unless `no_stop_trim`. `seed` None draws one.
+    `max_tokens` counts every produced token, forced ones too (0: prefill only; None: whatever the
+    context and the cache have room for). `temperature` 0 is greedy. `top_k` -1 keeps all. Stop
+    strings and patterns cut the text before their match unless `no_stop_trim`. `seed` None draws
+    one.
     """
 
     max_tokens: int | None = 128
@@ -174,7 +179,8 @@ def _strings(name: str, value: object) -> None:
 def _stop_pattern(pattern: str) -> None:
     if len(pattern.encode()) > MAX_STOP_REGEX_BYTES:
         raise InvalidRequest(
-            f"stop_regex: a pattern of {len(pattern.encode())} bytes, at most {MAX_STOP_REGEX_BYTES} are allowed",
+            f"stop_regex: a pattern of {len(pattern.encode())} bytes, at most "
+            f"{MAX_STOP_REGEX_BYTES} are allowed",
             field="stop_regex",
         )
     try:
@@ -187,10 +193,11 @@ def _stop_pattern(pattern: str) -> None:
 
 @dataclass(frozen=True)
 class LogprobOptions:
-    """Which log-probabilities to report, of the model's own distribution (before temperature, bias and mask).
+    """Which log-probabilities to report, of the model's own distribution (before temperature, bias
+    and mask).
 
-    Output tokens always; prompt tokens from position `start` (-1: none); the `top` likeliest beside each (0: none).
-    `text`: also spell every token (`TokenLogprob.piece`).
+    Output tokens always; prompt tokens from position `start` (-1: none); the `top` likeliest beside
+    each (0: none). `text`: also spell every token (`TokenLogprob.piece`).
     """
 
     start: int = -1
@@ -202,7 +209,7 @@ class LogprobOptions:
         _integer("top_logprobs_num", self.top, 0, 128)
 
 
-# --- requests ----------------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 def new_request_id() -> str:
@@ -213,7 +220,8 @@ def new_request_id() -> str:
 class GenerateRequest:
     """One generation. `namespace` keeps its cached prefixes apart from other namespaces'.
 
-    `random_path` tells apart the generations of one seeded program (fork path and gen ordinal), see `text.stream_key`.
+    `random_path` tells apart the generations of one seeded program (fork path and gen ordinal), see
+    `text.stream_key`.
     """
 
     prompt: Prompt
@@ -247,7 +255,7 @@ class ScoreRequest:
                 )
 
 
-# --- answers -----------------------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 class FinishKind(StrEnum):
@@ -257,7 +265,8 @@ class FinishKind(StrEnum):
 
 @dataclass(frozen=True)
 class FinishReason:
-    """Why a generation ended. `matched`: the stop string, pattern or token id; None where a grammar ended."""
+    """Why a generation ended. `matched`: the stop string, pattern or token id; None where a grammar
+    ended."""
 
     kind: FinishKind
     matched: str | int | None = None
@@ -271,9 +280,11 @@ class FinishReason:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """One token's log-probability (None for a prompt's first token) and the likeliest tokens at its position.
+    """One token's log-probability (None for a prompt's first token) and the likeliest tokens at its
+    position.
 
-    `piece` and `top_pieces`: the bytes of the token and of each of `top`, filled in by the client if asked for.
+    `piece` and `top_pieces`: the bytes of the token and of each of `top`, filled in by the client
+    if asked for.
     """
 
     token_id: int
@@ -285,9 +296,11 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts so far. `cached_tokens`: prompt tokens whose KV was not computed again for this request.
+    """Token counts so far. `cached_tokens`: prompt tokens whose KV was not computed again for this
+    request.
 
-    `forced_tokens`: output tokens that the grammar dictated (jump-forward), part of `completion_tokens`.
+    `forced_tokens`: output tokens that the grammar dictated (jump-forward), part of
+    `completion_tokens`.
     """
 
     prompt_tokens: int
@@ -301,9 +314,10 @@ class Usage:
 class Chunk:
     """A piece of one sample's answer, in order. The last one has `finish`.
 
-    `text` is safe to show: it never contains half a character nor the begin of a possible stop string. The first chunk
-    of a sample carries `prompt_ids` (the tokens really used) and the prompt's log-probabilities, if asked. The last one
-    carries `kept_ids`, all output tokens that end before the cut, and `tail`, the text between them and the cut.
+    `text` is safe to show: it never contains half a character nor the begin of a possible stop
+    string. The first chunk of a sample carries `prompt_ids` (the tokens really used) and the
+    prompt's log-probabilities, if asked. The last one carries `kept_ids`, all output tokens that
+    end before the cut, and `tail`, the text between them and the cut.
     """
 
     index: int
@@ -320,9 +334,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class OptionScore:
-    """One option's tokens after the boundary common to all options, and their log-probabilities given the prompt.
+    """One option's tokens after the boundary common to all options, and their log-probabilities
+    given the prompt.
 
-    `unconditional` holds the same tokens' log-probabilities with no prompt (None for the first), when asked for.
+    `unconditional` holds the same tokens' log-probabilities with no prompt (None for the first),
+    when asked for.
     """
 
     token_ids: tuple[int, ...]
@@ -332,7 +348,8 @@ class OptionScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """The answer to a ScoreRequest. `prompt_ids` are the prompt's tokens, the healed ones before the boundary left out.
+    """The answer to a ScoreRequest. `prompt_ids` are the prompt's tokens, the healed ones before
+    the boundary left out.
 
     A program that takes option i continues from `prompt_ids + options[i].token_ids`.
     """

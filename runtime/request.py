@@ -1,4 +1,5 @@
-"""`Request`: the one mutable record of a generation. Written only by the Scheduler (and `advance`, its rules of output).
+"""`Request`: the one mutable record of a generation. Written only by the Scheduler (and `advance`,
+its rules of output).
 
 Region map of one request's tokens and pages:
 
@@ -23,7 +24,8 @@ from .wire import TokenRequest
 
 @dataclass(eq=False)
 class Request:
-    """A generation from its submission to its last chunk. Token counts, unless a name says bytes or pages."""
+    """A generation from its submission to its last chunk. Token counts, unless a name says bytes or
+    pages."""
 
     wire: TokenRequest
     arrival: int  # order of submission
@@ -92,7 +94,8 @@ class Request:
 
     @property
     def target(self) -> int:
-        """Tokens to compute before the next is sampled or, at the end, before the request may leave."""
+        """Tokens to compute before the next is sampled or, at the end, before the request may
+        leave."""
         if self.finish is None or self.max_tokens == 0:
             return len(self.tokens)
         return self.num_computed if self._all_scored else len(self.tokens) - 1
@@ -107,7 +110,8 @@ class Request:
 
     @property
     def match_limit(self) -> int:
-        """How many leading tokens may come from the tree: rows whose logits are needed must be computed."""
+        """How many leading tokens may come from the tree: rows whose logits are needed must be
+        computed."""
         if self.max_tokens == 0 and self.wire.logprobs is None:
             return len(self.tokens)
         wanted = [len(self.tokens) - 1]

@@ -1,6 +1,8 @@
-"""Runs one batch on the device: page copies, page-table writes, the forward, sampling, log-probabilities.
+"""Runs one batch on the device: page copies, page-table writes, the forward, sampling,
+log-probabilities.
 
-Owns: the model, the KV cache, the page table and the sampler. Knows no request and no tree, only the batch.
+Owns: the model, the KV cache, the page table and the sampler. Knows no request and no tree, only
+the batch.
 """
 
 from typing import Protocol
@@ -29,7 +31,8 @@ class Model(Protocol):
 
 
 class Flight:
-    """A launched step. On the CPU the result is there at once; a GPU runner would wait in `collect`."""
+    """A launched step. On the CPU the result is there at once; a GPU runner would wait in
+    `collect`."""
 
     def __init__(self, result: StepResult) -> None:
         self._result = result
@@ -50,7 +53,8 @@ class ModelRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Flight:
-        """Run the batch. Copies first (their targets may be read by this very step), then table writes, then compute."""
+        """Run the batch. Copies first (their targets may be read by this very step), then table
+        writes, then compute."""
         if batch.page_copies:
             sources = torch.tensor([copy.source for copy in batch.page_copies], device=self._device)
             targets = torch.tensor([copy.target for copy in batch.page_copies], device=self._device)
@@ -96,7 +100,8 @@ class ModelRunner:
     def _results(
         self, spans: tuple[Span, ...], rows: list[list[int]], logits: torch.Tensor
     ) -> tuple[SpanResult, ...]:
-        """Split the logits back into spans: scoring rows first, in each span the sampling row last."""
+        """Split the logits back into spans: scoring rows first, in each span the sampling row
+        last."""
         ends = np.cumsum([len(span_rows) for span_rows in rows])
         scored = [
             token_logprobs(

@@ -1,6 +1,8 @@
-"""From logits to tokens: bias, penalties, bitmasks, the draw, and the log-probabilities that were asked for.
+"""From logits to tokens: bias, penalties, bitmasks, the draw, and the log-probabilities that were
+asked for.
 
-Owns: the order of those steps. The arithmetic is `kernels`'; what a row wants stands in its `Sampling`.
+Owns: the order of those steps. The arithmetic is `kernels`'; what a row wants stands in its
+`Sampling`.
 """
 
 from collections.abc import Sequence
@@ -50,7 +52,8 @@ class Sampler:
 
 
 def _ban(mask: np.ndarray[tuple[int, ...], np.dtype[np.int32]], banned: Sequence[int]) -> None:
-    """Clear the bits of `banned`, unless nothing else would be left: then the grammar's word stands."""
+    """Clear the bits of `banned`, unless nothing else would be left: then the grammar's word
+    stands."""
     kept = mask.copy()
     for token in banned:
         kept[token // 32] &= ~np.uint32(1 << token % 32).astype(np.int32)
@@ -69,8 +72,8 @@ def _adjust(logits: torch.Tensor, sampling: Sampling) -> None:
 
 
 def _penalize(logits: torch.Tensor, penalties: Penalties) -> None:
-    """Repetition (Keskar et al. 2019: positive logits divided, negative multiplied; prompt and output), then
-    frequency (per occurrence) and presence (once), of output tokens."""
+    """Repetition (Keskar et al. 2019: positive logits divided, negative multiplied; prompt and
+    output), then frequency (per occurrence) and presence (once), of output tokens."""
     if penalties.repetition != 1.0:
         seen = torch.from_numpy(
             np.unique(np.concatenate((penalties.prompt, penalties.output)))
@@ -90,7 +93,8 @@ def _penalize(logits: torch.Tensor, penalties: Penalties) -> None:
 def token_logprobs(
     logits: torch.Tensor, tokens: Sequence[int], top: int
 ) -> tuple[TokenLogprob, ...]:
-    """Log-probabilities of `tokens[i]` under row i. logits: float32 [len(tokens), vocab], as the model gave them."""
+    """Log-probabilities of `tokens[i]` under row i. logits: float32 [len(tokens), vocab], as the
+    model gave them."""
     if not tokens:
         return ()
     norms = torch.logsumexp(logits, dim=-1)

@@ -1,7 +1,8 @@
-"""Decides what each step computes and what its outcome means: queues, admission to pages, preemption, finishing.
+"""Decides what each step computes and what its outcome means: queues, admission to pages,
+preemption, finishing.
 
-Owns: every Request, the order of service, and which pages a request holds. Knows no tensor and no text: it hands out a
-frozen `Batch` and takes back a `StepResult`.
+Owns: every Request, the order of service, and which pages a request holds. Knows no tensor and no
+text: it hands out a frozen `Batch` and takes back a `StepResult`.
 """
 
 from collections.abc import Callable
@@ -72,7 +73,7 @@ class Scheduler:
         self._slots = list(reversed(range(options.max_running)))
         self._outbox: list[FromEngine] = []
 
-    # --- requests come and go ------------------------------------------------------------------------------------------
+    # --- requests come and go ---------------------------------------------------------------------
 
     @property
     def num_waiting(self) -> int:
@@ -100,7 +101,8 @@ class Scheduler:
         self._compiling[request.id] = request
 
     def abort(self, request_id: str) -> None:
-        """Forget a request and free what it holds. Unknown ids are ignored: it may just have finished."""
+        """Forget a request and free what it holds. Unknown ids are ignored: it may just have
+        finished."""
         request = self._find(request_id)
         if request is not None:
             self.counters.aborted_requests += 1
@@ -127,10 +129,11 @@ class Scheduler:
         else:
             self._waiting.remove(request)
 
-    # --- schedule ------------------------------------------------------------------------------------------------------
+    # --- schedule ---------------------------------------------------------------------------------
 
     def schedule(self) -> Batch:
-        """Plan one step: running requests first (oldest first), then as many waiting ones as fit. May be empty."""
+        """Plan one step: running requests first (oldest first), then as many waiting ones as fit.
+        May be empty."""
         self._collect_grammars()
         plan = _Plan(self._options.token_budget)
         for request in list(self._running.values()):
@@ -151,7 +154,10 @@ class Scheduler:
                 continue
             compiled = request.compiling.result()
             if compiled.shortest > request.max_tokens > 0:
-                message = f"max_tokens: {request.max_tokens}, but the constraint's shortest output has {compiled.shortest} tokens"
+                message = (
+                    f"max_tokens: {request.max_tokens}, but the shortest output that the constraint "
+                    f"allows has {compiled.shortest} tokens"
+                )
                 self.fail(request, InvalidRequest(message, field="max_tokens"))
                 continue
             del self._compiling[request.id]
@@ -187,7 +193,8 @@ class Scheduler:
                 return
 
     def _admit(self, plan: _Plan, request: Request) -> bool:
-        """Lock its prefix, take pages for its first chunk, and let it run. False: there is no room yet."""
+        """Lock its prefix, take pages for its first chunk, and let it run. False: there is no room
+        yet."""
         namespace = request.wire.namespace
         lease = self._cache.acquire(request.tokens[: request.match_limit], namespace)
         if self._running and not self._has_room(request, len(lease.pages)):
@@ -195,7 +202,8 @@ class Scheduler:
             return False
         pages = self._first_pages(request, lease, plan.budget)
         if pages is None and lease.partial is not None:
-            # The page that a partial match is to be copied from may itself be the one that is missing.
+            # The page that a partial match is to be copied from may itself be the one that is
+            # missing.
             self._cache.release(lease)
             whole = lease.num_tokens // self._page_size * self._page_size
             lease = self._cache.acquire(request.tokens[:whole], namespace)
@@ -236,7 +244,8 @@ class Scheduler:
             return None
 
     def _has_room(self, request: Request, num_matched: int) -> bool:
-        """Room for all its tokens so far and a page of growth for everyone: otherwise it would only be preempted."""
+        """Room for all its tokens so far and a page of growth for everyone: otherwise it would only
+        be preempted."""
         available = self._cache.num_free + self._cache.num_evictable
         return (
             self._num_pages(len(request.tokens) + 1) - num_matched + len(self._running) <= available
@@ -250,7 +259,8 @@ class Scheduler:
             self._running[other.id] = self._running.pop(other.id)
 
     def _preempt(self, plan: _Plan, request: Request) -> None:
-        """Give back its pages and let it wait again; what it computed stays in the tree as long as there is room."""
+        """Give back its pages and let it wait again; what it computed stays in the tree as long as
+        there is room."""
         assert request.lease is not None
         plan.drop(request)
         self._cache.release(request.lease)
@@ -282,7 +292,7 @@ class Scheduler:
             return []
         return [PageWrite(request.slot, first, tuple(request.pages[first:]))]
 
-    # --- spans ---------------------------------------------------------------------------------------------------------
+    # --- spans ------------------------------------------------------------------------------------
 
     def _plan_span(self, plan: _Plan, request: Request, count: int) -> None:
         assert request.slot is not None
@@ -318,10 +328,11 @@ class Scheduler:
             report=request.wire.logprobs is not None,
         )
 
-    # --- commit --------------------------------------------------------------------------------------------------------
+    # --- commit -----------------------------------------------------------------------------------
 
     def commit(self, batch: Batch, result: StepResult) -> list[FromEngine]:
-        """Take in a step's outcome: tokens, ends, pages for the tree. Returns what callers are to hear, in order."""
+        """Take in a step's outcome: tokens, ends, pages for the tree. Returns what callers are to
+        hear, in order."""
         self.counters.steps += 1
         self.counters.computed_tokens += batch.num_tokens
         for span, outcome in zip(batch.spans, result.spans, strict=True):

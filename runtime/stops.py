@@ -1,7 +1,8 @@
-"""Where does an output end? Stop ids, stop strings and stop patterns over one request's output bytes.
+"""Where does an output end? Stop ids, stop strings and stop patterns over one request's output
+bytes.
 
-Owns: the output bytes of one request and the search in them. Knows nothing of text decoding (the client's) or grammars
-beyond the question `is_allowed(data)` that its caller may pass.
+Owns: the output bytes of one request and the search in them. Knows nothing of text decoding (the
+client's) or grammars beyond the question `is_allowed(data)` that its caller may pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,8 @@ PATTERN_WINDOW = 4_096  # characters at the end of the output that a stop patter
 
 @dataclass(frozen=True)
 class StopMatch:
-    """`matched`: the stop string or pattern; the output's bytes from `start` to `end` matched it."""
+    """`matched`: the stop string or pattern; the output's bytes from `start` to `end` matched
+    it."""
 
     matched: str
     start: int
@@ -27,7 +29,8 @@ class StopMatch:
 
 
 class StopFinder:
-    """Finds the first stop match in a growing output. One per request that has stop strings or patterns."""
+    """Finds the first stop match in a growing output. One per request that has stop strings or
+    patterns."""
 
     def __init__(self, strings: Sequence[str], patterns: Sequence[str]) -> None:
         self._strings = [(text, text.encode()) for text in strings]
@@ -37,7 +40,8 @@ class StopFinder:
     def find(
         self, output: bytes | bytearray, num_new: int, is_allowed: Callable[[int, int], bool]
     ) -> StopMatch | None:
-        """The earliest match that ends within the last `num_new` bytes and that `is_allowed(start, end)`.
+        """The earliest match that ends within the last `num_new` bytes and that `is_allowed(start,
+        end)`.
 
         Raises InvalidRequest when a pattern takes too long.
         """
@@ -59,7 +63,8 @@ class StopFinder:
     def _pattern_matches(self, output: bytes | bytearray) -> list[StopMatch]:
         if not self._patterns:
             return []
-        # One character is at most four bytes; a cut character at either edge of the window is dropped.
+        # One character is at most four bytes; a cut character at either edge of the window is
+        # dropped.
         window = bytes(output[-4 * PATTERN_WINDOW :])
         text = window.decode("utf-8", errors="ignore")
         offset = len(output) - len(window)
@@ -80,11 +85,12 @@ class StopFinder:
 
 
 def _byte_offset(window: bytes, text: str, at: int) -> int:
-    """Byte position in `window` of character `at` of `text`, its decoding with broken characters left out."""
+    """Byte position in `window` of character `at` of `text`, its decoding with broken characters
+    left out."""
     if len(text.encode()) == len(window):
         return len(text[:at].encode())
-    # Broken characters can only stand at the edges (a cut window, an unfinished last character) or where the model
-    # wrote invalid UTF-8; count them by decoding prefixes with the same rule.
+    # Broken characters can only stand at the edges (a cut window, an unfinished last character) or
+    # where the model wrote invalid UTF-8; count them by decoding prefixes with the same rule.
     low, high = 0, len(window)
     while low < high:
         middle = (low + high) // 2

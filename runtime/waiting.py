@@ -1,7 +1,8 @@
 """The waiting queue: who goes next, and who waits for a twin.
 
-Owns: the order (first come first served, or longest prefix match with ageing) and the holds: a request that shares at
-least a page of uncomputed prefix with a running one waits until that one has computed it, and takes it from the tree.
+Owns: the order (first come first served, or longest prefix match with ageing) and the holds: a
+request that shares at least a page of uncomputed prefix with a running one waits until that one has
+computed it, and takes it from the tree.
 """
 
 from array import array
@@ -64,7 +65,8 @@ class WaitingQueue:
         return (True, -match, request.arrival)
 
     def is_held(self, request: Request, running: Iterable[Request], page_size: int) -> bool:
-        """Should it wait for one of `running` to compute a prefix that both need? Remembers the answer until it is due."""
+        """Should it wait for one of `running` to compute a prefix that both need? Remembers the
+        answer until it is due."""
         hold = self._holds.get(request.id)
         if hold is not None:
             leader, needed = hold

@@ -1,6 +1,7 @@
 """What a checkpoint says about its architecture, in one frozen record.
 
-Owns: the names and units of the architecture's numbers. Knows no file format (the readers fill it in) and no tensor.
+Owns: the names and units of the architecture's numbers. Knows no file format (the readers fill it
+in) and no tensor.
 """
 
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ RopeKind = Literal["default", "linear", "llama3", "yarn"]
 class RopeConfig:
     """Rotary position embedding: base and, where the checkpoint was stretched, how.
 
-    `llama3`: wavelengths beyond `original_context / low_freq_factor` are divided by `factor`, those below
-    `original_context / high_freq_factor` kept, the rest blended (Llama 3.1's rule).
-    `linear`: positions are divided by `factor`. `yarn`: by-part interpolation with the attention factor given.
-    `freq_factors`: one divisor per inverse frequency (`head_dim / 2` of them), applied last; GGUF files of Llama 3
-    models state their stretching this way, with `kind` "default".
+    `llama3`: wavelengths beyond `original_context / low_freq_factor` are divided by `factor`, those
+    below `original_context / high_freq_factor` kept, the rest blended (Llama 3.1's rule).
+    `linear`: positions are divided by `factor`. `yarn`: by-part interpolation with the attention
+    factor given. `freq_factors`: one divisor per inverse frequency (`head_dim / 2` of them),
+    applied last; GGUF files of Llama 3 models state their stretching this way, with `kind`
+    "default".
     """
 
     theta: float = 10_000.0
@@ -52,4 +54,5 @@ class LlamaConfig:
     output_bias: bool = False  # bias of o_proj (Llama's attention_bias puts one on all four)
     mlp_bias: bool = False
     qk_norm: bool = False  # Qwen3: RMSNorm over each head of q and k, before the rotation
-    sliding_window: int | None = None  # Mistral v0.1: a token attends to this many positions, itself included
+    # Mistral v0.1: a token attends to this many positions, itself included.
+    sliding_window: int | None = None
