@@ -4,7 +4,7 @@
     ├── InvalidRequest (a ValueError too)  the request is at fault: refused at once
     ├── EngineError                        the request was fine, the engine could not do it
     │   ├── Overloaded                     the waiting queue is full
-    │   └── EngineDied                     the engine stopped: every waiting caller is woken with this
+    │   └── EngineDied                     the engine stopped; every waiting caller hears this
     └── Cancelled                          the caller closed the stream before its end
 
 Grammar and checkpoint errors (`constrained.GrammarError`, `models.ModelError`) are ValueErrors of

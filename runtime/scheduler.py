@@ -155,8 +155,8 @@ class Scheduler:
             compiled = request.compiling.result()
             if compiled.shortest > request.max_tokens > 0:
                 message = (
-                    f"max_tokens: {request.max_tokens}, but the shortest output that the constraint "
-                    f"allows has {compiled.shortest} tokens"
+                    f"max_tokens: {request.max_tokens}, but the shortest output of the constraint "
+                    f"has {compiled.shortest} tokens"
                 )
                 self.fail(request, InvalidRequest(message, field="max_tokens"))
                 continue
