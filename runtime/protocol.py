@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+# Passed on to `lang` and `server`, which import the runtime only.
+from ..constrained.spec import Choice as Choice
 from ..constrained.spec import Constraint
+from ..constrained.spec import JsonSchema as JsonSchema
+from ..constrained.spec import Regex as Regex
+from ..constrained.spec import dtype_constraint as dtype_constraint
 from .errors import InvalidRequest
 
 MAX_STOPS = 32  # stop strings or stop patterns of one request

@@ -1,0 +1,431 @@
+"""A Client that answers from a script: for tests of everything that talks to a runtime.
+
+Owns: a toy tokenizer (one token per UTF-8 byte, plus ChatML's two special tokens), a dispatcher
+thread, a record of what was asked. Keeps the four promises of `client`. Knows no model and no
+cache.
+"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from .client import Event
+from .errors import Cancelled, EngineDied, InvalidRequest
+from .protocol import (
+    Chunk,
+    ControlAction,
+    EngineInfo,
+    FinishKind,
+    FinishReason,
+    GenerateRequest,
+    Ids,
+    LogprobOptions,
+    OptionScore,
+    Part,
+    Prompt,
+    ScoreRequest,
+    Scores,
+    TokenLogprob,
+    Usage,
+)
+
+_SPECIAL = {"<|im_start|>": 256, "<|im_end|>": 257}
+EOS_ID = 257
+TOY_CHATML = (
+    "{% for message in messages %}{% if loop.first and message.role != 'system' %}"
+    "<|im_start|>system\nBe helpful.<|im_end|>\n{% endif %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TOY_INFO = EngineInfo(
+    model="scripted",
+    context_length=1 << 20,
+    vocab_size=258,
+    max_tokens_in_cache=1 << 20,
+    page_size=16,
+    dtype="float32",
+    chat_template=TOY_CHATML,
+    special_tokens={"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"},
+    eos_ids=(EOS_ID,),
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One sample's answer. Its text is `text + tail`: `text` becomes whole tokens, `tail` lies
+    after the last of them.
+
+    `chunk_size`: characters per chunk (None: all at once). `error`: ends the stream instead of a
+    finish, after the chunks. `hold_after`: how many chunks go out before the rest waits for
+    `ScriptedClient.release` (None: all).
+    """
+
+    text: str = ""
+    tail: str = ""
+    finish: FinishReason = FinishReason(FinishKind.STOP, EOS_ID)
+    chunk_size: int | None = None
+    cached_tokens: int = 0
+    forced_tokens: int = 0
+    error: BaseException | None = None
+    hold_after: int | None = None
+
+
+STALL = Reply(hold_after=0)
+"""Never answers, until the stream is closed, the client dies or everything held is released."""
+
+Answer = str | Reply | BaseException
+GenerateScript = Callable[[GenerateRequest], Answer | Sequence[Answer]]
+ScoreScript = Callable[[ScoreRequest], Sequence[float] | BaseException | None]
+
+
+def encode(part: Part) -> tuple[int, ...]:
+    """The toy tokens of one part: bytes, and the two special tokens where the part may hold
+    them."""
+    if isinstance(part, Ids):
+        return part.ids
+    if not part.special:
+        return tuple(part.text.encode())
+    ids: list[int] = []
+    rest = part.text
+    while rest:
+        for token, token_id in _SPECIAL.items():
+            if rest.startswith(token):
+                ids.append(token_id)
+                rest = rest[len(token) :]
+                break
+        else:
+            ids.extend(rest[0].encode())
+            rest = rest[1:]
+    return tuple(ids)
+
+
+def encode_prompt(prompt: Prompt) -> tuple[int, ...]:
+    return tuple(itertools.chain.from_iterable(map(encode, prompt)))
+
+
+def decode(ids: Sequence[int]) -> str:
+    """Inverse of `encode`; special tokens come back as their text."""
+    names = {token_id: token.encode() for token, token_id in _SPECIAL.items()}
+    return b"".join(names.get(i) or bytes([i]) for i in ids).decode(errors="replace")
+
+
+class ScriptedClient:
+    """Answers requests as a script says, from a dispatcher thread of its own.
+
+    `script`: a sequence of answers used in order, or a function of the request; an answer is a
+    text, a Reply, or an exception that ends the stream; for `n` samples it may be a list of n. A
+    script that raises refuses the call itself. `scores`: a function giving each option's
+    log-probability, an exception to fail with, or None to stall; by default earlier options are
+    likelier.
+    """
+
+    def __init__(
+        self,
+        script: GenerateScript | Sequence[Answer | Sequence[Answer]] = (),
+        *,
+        scores: ScoreScript | None = None,
+        info: EngineInfo = TOY_INFO,
+    ) -> None:
+        self._script = script
+        self._answers = iter(()) if callable(script) else iter(script)
+        self._scores = scores
+        self._info = info
+        self._lock = threading.Lock()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._live: dict[str, _ScriptedStream] = {}
+        self._scoring: dict[str, Future[Scores]] = {}
+        self._held: list[Callable[[], None]] = []
+        self._dead: EngineDied | None = None
+        self.requests: list[GenerateRequest] = []
+        self.scored: list[ScoreRequest] = []
+        self.aborted: list[str] = []  # ids of requests closed before their end
+        self.controls: list[ControlAction] = []
+        self._dispatcher = threading.Thread(target=self._dispatch, name="scripted", daemon=True)
+        self._dispatcher.start()
+
+    # --- the Client interface ---------------------------------------------------------------------
+
+    def generate(self, request: GenerateRequest) -> "_ScriptedStream":
+        with self._lock:
+            self._check_alive()
+            self.requests.append(request)
+            answer = self._answer(request)
+            stream = _ScriptedStream(request, self)
+            self._live[request.request_id] = stream
+        self._play(stream, _per_sample(answer, request.sampling.n))
+        return stream
+
+    def score(self, request: ScoreRequest) -> Future[Scores]:
+        future: Future[Scores] = Future()
+        with self._lock:
+            self._check_alive()
+            self.scored.append(request)
+            self._scoring[request.request_id] = future
+            future.add_done_callback(partial(self._scored, request))
+            order = [-1.0 - i for i in range(len(request.options))]
+            answer = order if self._scores is None else self._scores(request)
+        if answer is not None:
+            self._jobs.put(lambda: self._answer_score(request, future, answer))
+        return future
+
+    def control(self, action: ControlAction) -> dict[str, Any]:
+        with self._lock:
+            self._check_alive()
+            self.controls.append(action)
+            return {"action": action, "num_requests": len(self.requests) + len(self.scored)}
+
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def close(self) -> None:
+        self.die(EngineDied("the client was closed"))
+        self._jobs.put(None)
+
+    # --- for tests --------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let everything that is held go out, in the order in which it was asked for."""
+        with self._lock:
+            held, self._held = self._held, []
+        for job in held:
+            self._jobs.put(job)
+
+    def die(self, error: EngineDied | None = None) -> None:
+        """Behave as a client whose engine stopped: wakes everyone, refuses what comes later."""
+        with self._lock:
+            if self._dead is not None:
+                return
+            self._dead = error or EngineDied("the scripted engine died")
+            reason = self._dead
+            streams, futures = list(self._live.values()), list(self._scoring.values())
+            self._scoring.clear()
+        for stream in streams:
+            self._jobs.put(_delivery(stream, reason))
+        for future in futures:
+            self._jobs.put(partial(_fail, future, reason))
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _check_alive(self) -> None:
+        if self._dead is not None:
+            raise EngineDied(str(self._dead))
+
+    def _answer(self, request: GenerateRequest) -> Answer | Sequence[Answer]:
+        if callable(self._script):
+            return self._script(request)
+        try:
+            return next(self._answers)
+        except StopIteration:
+            raise InvalidRequest(f"the script ended before request {len(self.requests)}") from None
+
+    def _play(self, stream: "_ScriptedStream", replies: list[Reply]) -> None:
+        """Queue the chunks of all samples, taking turns; what a reply holds back waits for
+        `release`."""
+        tracks = [_track(stream.request, index, reply) for index, reply in enumerate(replies)]
+        out = [
+            (events[position], _is_held(replies[index], position))
+            for position in range(max(map(len, tracks)))
+            for index, events in enumerate(tracks)
+            if position < len(events)
+        ]
+        for event, held in out:
+            job = _delivery(stream, event)
+            if held:
+                with self._lock:
+                    self._held.append(job)
+            else:
+                self._jobs.put(job)
+
+    def _answer_score(
+        self,
+        request: ScoreRequest,
+        future: Future[Scores],
+        answer: Sequence[float] | BaseException,
+    ) -> None:
+        if isinstance(answer, BaseException):
+            _fail(future, answer)
+        elif future.set_running_or_notify_cancel():
+            future.set_result(_scores(request, answer))
+
+    def _scored(self, request: ScoreRequest, future: Future[Scores]) -> None:
+        with self._lock:
+            self._scoring.pop(request.request_id, None)
+            if future.cancelled():
+                self.aborted.append(request.request_id)
+
+    def _ended(self, stream: "_ScriptedStream") -> None:
+        with self._lock:
+            self._live.pop(stream.request_id, None)
+
+    def _close_stream(self, stream: "_ScriptedStream") -> None:
+        with self._lock:
+            if self._live.pop(stream.request_id, None) is None:
+                return
+            self.aborted.append(stream.request_id)
+        self._jobs.put(_delivery(stream, Cancelled("the stream was closed by its caller")))
+
+    def _dispatch(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except (
+                Exception
+            ):  # a subscriber's fault ends its own stream (see deliver), never the dispatcher
+                logging.getLogger("sapwood").exception("a stream's subscriber raised")
+
+
+class _ScriptedStream:
+    def __init__(self, request: GenerateRequest, client: ScriptedClient) -> None:
+        self.request = request
+        self._client = client
+        self._unfinished = request.sampling.n
+        self._ended = False
+        self._lock = threading.Lock()
+        self._subscriber: Callable[[Event], None] | None = None
+        self._events: SimpleQueue[Event] = SimpleQueue()
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    def __iter__(self) -> Iterator[Chunk]:
+        unfinished = self.request.sampling.n
+        while unfinished:
+            event = self._events.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            unfinished -= event.finish is not None
+
+    def subscribe(self, on_event: Callable[[Event], None]) -> None:
+        self._client._jobs.put(lambda: self._start(on_event))
+
+    def close(self) -> None:
+        self._client._close_stream(self)
+
+    def _start(self, on_event: Callable[[Event], None]) -> None:
+        self._subscriber = on_event
+        while not self._events.empty():
+            self._hand_over(on_event, self._events.get())
+
+    def deliver(self, event: Event) -> None:
+        """On the dispatcher thread only. Nothing follows the end."""
+        if self._ended:
+            return
+        if isinstance(event, BaseException):
+            self._ended = True
+        else:
+            self._unfinished -= event.finish is not None
+            self._ended = self._unfinished == 0
+        if self._ended:
+            self._client._ended(self)
+        if self._subscriber is None:
+            self._events.put(event)
+        else:
+            self._hand_over(self._subscriber, event)
+
+    def _hand_over(self, on_event: Callable[[Event], None], event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception:
+            self._ended = True
+            self._client._ended(self)
+            raise
+
+
+def _delivery(stream: _ScriptedStream, event: Event) -> Callable[[], None]:
+    return lambda: stream.deliver(event)
+
+
+def _is_held(reply: Reply, position: int) -> bool:
+    return reply.hold_after is not None and position >= reply.hold_after
+
+
+def _per_sample(answer: Answer | Sequence[Answer], n: int) -> list[Reply]:
+    answers = [answer] * n if isinstance(answer, str | Reply | BaseException) else list(answer)
+    assert len(answers) == n, f"the script gave {len(answers)} answers for n={n}"
+    return [
+        one if isinstance(one, Reply) else Reply(one) if isinstance(one, str) else Reply(error=one)
+        for one in answers
+    ]
+
+
+def _track(request: GenerateRequest, index: int, reply: Reply) -> list[Event]:
+    """One sample's events in order: its chunks, the last with the finish, or an error after
+    them."""
+    text = "" if request.sampling.max_tokens == 0 else reply.text
+    tail = "" if request.sampling.max_tokens == 0 else reply.tail
+    size = reply.chunk_size or max(len(text), 1)
+    pieces = [text[i : i + size] for i in range(0, len(text), size)] or [""]
+    prompt_ids = encode_prompt(request.prompt)
+    options = request.logprobs
+    events: list[Event] = []
+    produced = 0
+    for position, piece in enumerate(pieces):
+        ids = tuple(piece.encode())
+        produced += len(ids)
+        last = position == len(pieces) - 1 and reply.error is None
+        first = position == 0
+        events.append(
+            Chunk(
+                index=index,
+                text=piece + tail if last else piece,
+                token_ids=ids,
+                usage=Usage(len(prompt_ids), reply.cached_tokens, produced, reply.forced_tokens),
+                logprobs=_logprobs(ids, options) if options else (),
+                prompt_ids=prompt_ids if first else None,
+                prompt_logprobs=(
+                    _logprobs(prompt_ids[options.start :], options, options.start)
+                    if first and options and options.start >= 0
+                    else None
+                ),
+                finish=reply.finish if last else None,
+                kept_ids=tuple(text.encode()) if last else (),
+                tail=tail if last else "",
+            )
+        )
+    if reply.error is not None:
+        events = [*events[: None if text else 0], reply.error]
+    return events
+
+
+def _logprobs(
+    ids: Sequence[int], options: LogprobOptions, start: int = 1
+) -> tuple[TokenLogprob, ...]:
+    """Made-up numbers; a prompt's first token, the one at position 0, has no log-probability."""
+    return tuple(
+        TokenLogprob(
+            token,
+            None if position + start == 0 else -0.5,
+            tuple((token + rank, -0.5 - rank) for rank in range(options.top)),
+            _piece(token) if options.text else None,
+            tuple(_piece(token + rank) for rank in range(options.top)) if options.text else (),
+        )
+        for position, token in enumerate(ids)
+    )
+
+
+def _piece(token_id: int) -> bytes:
+    return decode((token_id,)).encode() if token_id > 255 else bytes([token_id])
+
+
+def _scores(request: ScoreRequest, totals: Sequence[float]) -> Scores:
+    prompt_ids = encode_prompt(request.prompt)
+    options = []
+    for option, total in zip(request.options, totals, strict=True):
+        ids = tuple(option.encode())
+        each = (total / len(ids),) * len(ids)
+        alone = (None, *each[1:]) if request.unconditional else ()
+        options.append(OptionScore(ids, each, alone))
+    return Scores(prompt_ids, tuple(options), Usage(len(prompt_ids), 0, 0, 0))
+
+
+def _fail(future: Future[Scores], error: BaseException) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)
