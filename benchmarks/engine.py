@@ -113,13 +113,10 @@ def main() -> None:
     peer = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=getattr(torch, options.dtype)
     ).eval()
-    flags = sorted(cpu_flags() & {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16"})
-    print(
-        f"{platform.machine()} {' '.join(flags)}, {torch.get_num_threads()} threads, {options.dtype}"
-    )
-    print(
-        f"torch {torch.__version__}, transformers {transformers.__version__}, sapwood {sw.__version__}"
-    )
+    flags = cpu_flags() & {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16"}
+    print(platform.machine(), *sorted(flags), f"{torch.get_num_threads()} threads", options.dtype)
+    versions = {"torch": torch, "transformers": transformers, "sapwood": sw}
+    print(", ".join(f"{name} {module.__version__}" for name, module in versions.items()))
     print(f"SmolLM2-135M-Instruct, medians of {options.runs} runs\n")
     print(f"{'case':<14} {'sapwood':>10} {'transformers':>13} {'ratio':>7}")
     with sw.Engine(dtype=options.dtype) as engine:
@@ -128,11 +125,7 @@ def main() -> None:
         run_peer(peer, warm_up)
         for case in chosen:
             ours, theirs = measure(
-                options.runs,
-                [
-                    lambda case=case: run_engine(engine, case),
-                    lambda case=case: run_peer(peer, case),
-                ],
+                options.runs, [partial(run_engine, engine, case), partial(run_peer, peer, case)]
             )
             figures = f"{case.figure(ours):>10.1f} {case.figure(theirs):>13.1f}"
             print(f"{case.name:<14} {figures} {theirs / ours:>6.2f}x  {case.unit}", flush=True)
