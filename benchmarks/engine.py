@@ -17,9 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import sapwood as sw
 import torch
 import transformers
+
+import sapwood as sw
 from sapwood.runtime.machine import cpu_flags
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.tokenizer import load_tokenizer
