@@ -38,8 +38,9 @@ class PrefixCache:
 
     def peek(self, tokens: TokenIds, namespace: str = "") -> int:
         """How many leading tokens are held. Changes nothing, the order of eviction included."""
+        key = encode(tokens)
         root = self._tree.find_root(namespace)
-        return self._tree.walk(root, encode(tokens)).num_tokens if root is not None else 0
+        return self._tree.walk(root, key).num_tokens if root is not None else 0
 
     def acquire(self, tokens: TokenIds, namespace: str = "") -> PrefixMatch:
         """Lock the longest held prefix of `tokens` and return it; it may be empty.

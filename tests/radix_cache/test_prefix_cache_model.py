@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+
 from sapwood.radix_cache import OutOfPages, PrefixCache, PrefixMatch
 
 Tokens = tuple[int, ...]
@@ -150,22 +151,28 @@ class CacheMachine(RuleBasedStateMachine):
 
     def draw_tokens(self, data: Any) -> Tokens:
         base = data.draw(st.sampled_from(self.past), label="begins like")
-        kept = base[: data.draw(st.integers(0, len(base)), label="kept")]
-        limit = min(2 * self.page_size + 2, 20)
-        more = data.draw(st.lists(st.integers(0, 1), max_size=limit), label="then")
-        return (*kept, *more)[: self.num_pages * self.page_size]
+        # Whole, so that twins run and finished requests go on; or cut, so that paths diverge.
+        whole = st.just(len(base))
+        kept = base[: data.draw(whole | whole | st.integers(0, len(base)), label="kept")]
+        count = data.draw(st.just(0) | st.integers(0, 2 * self.page_size + 2), label="more")
+        bits = data.draw(st.integers(0, 2**count - 1), label="more tokens")
+        more = (bits >> i & 1 for i in range(count))
+        return (*kept, *more)[: self.num_pages * self.page_size // 2]
 
     def draw_request(self, data: Any) -> Request:
-        place = data.draw(st.integers(0, len(self.requests) - 1), label="request")
+        place: int = data.draw(st.integers(0, len(self.requests) - 1), label="request")
         return self.requests[place]
 
     @initialize(data=st.data())
     def first(self, data: Any) -> None:
-        self.admit(data, "")
+        self.new_request(data, "")
 
     @rule(data=st.data(), namespace=st.sampled_from(NAMESPACES))
     def admit(self, data: Any, namespace: str) -> None:
-        tokens = (*self.draw_tokens(data), data.draw(st.integers(0, 1)))
+        self.new_request(data, namespace)
+
+    def new_request(self, data: Any, namespace: str) -> Request:
+        tokens = (*self.draw_tokens(data), 0)
         expected = self.longest(namespace, tokens[:-1])
         assert self.cache.peek(tokens[:-1], namespace) == expected
         lease = self.cache.acquire(tokens[:-1], namespace)
@@ -184,34 +191,49 @@ class CacheMachine(RuleBasedStateMachine):
         request = Request(namespace, tokens, lease, list(lease.pages), expected, held, source)
         self.requests.append(request)
         self.past.append(tokens)
+        return request
+
+    @rule(data=st.data())
+    def serve(self, data: Any) -> None:
+        """A whole life in one step, so that the tree fills."""
+        request = self.new_request(data, "")
+        self.compute(request, data.draw(st.integers(0, self.page_size), label="generated"))
+        self.finish_request(request)
 
     @precondition(lambda self: self.requests)
-    @rule(data=st.data(), count=st.integers(0, 4))
+    @rule(data=st.data(), count=st.integers(0, 3))
     def grow(self, data: Any, count: int) -> None:
-        request = self.draw_request(data)
-        pages = self.allocate(count)
-        if pages is None:
-            return
-        partial = request.lease.partial
-        if partial is not None and pages and not self.copied(request):
+        self.grow_request(self.draw_request(data), count)
+
+    def grow_request(self, request: Request, count: int) -> None:
+        copied, partial = self.copied(request), request.lease.partial
+        request.pages += self.allocate(count) or []
+        if partial is not None and not copied and self.copied(request):
+            target = request.pages[len(request.lease.pages)]
             for slot in range(partial.num_tokens):
-                self.kv[pages[0], slot] = self.kv[partial.source, slot]
-        request.pages += pages
+                self.kv[target, slot] = self.kv[partial.source, slot]
 
     @precondition(lambda self: self.requests)
-    @rule(data=st.data(), count=st.integers(1, 40), commit=st.booleans())
-    def compute(self, data: Any, count: int, commit: bool) -> None:
-        """Prefill, or decode: beyond its prompt the request generates."""
+    @rule(data=st.data(), chunk=st.integers(0, 40), beyond=st.integers(0, 20))
+    def step(self, data: Any, chunk: int, beyond: int) -> None:
+        """A chunk of prefill or some tokens of decode, then a commit."""
         request = self.draw_request(data)
-        end = min(request.computed + count, len(request.pages) * self.page_size)
-        missing = end - len(request.tokens)
-        if missing > 0:
-            request.tokens += tuple(data.draw(st.integers(0, 1)) for _ in range(missing))
+        self.compute(request, beyond, chunk)
+        self.commit_request(request)
+
+    def compute(self, request: Request, beyond: int, chunk: int = 1000) -> None:
+        """Write the KV of up to `chunk` more tokens, `beyond` of them generated."""
+        left = len(request.tokens) - request.computed
+        if chunk >= left:
+            # By position alone: twins generate the same.
+            start = len(request.tokens)
+            request.tokens += tuple(i % 3 % 2 for i in range(start, start + beyond))
+        end = min(request.computed + chunk, len(request.tokens))
+        self.grow_request(request, max(-(-end // self.page_size) - len(request.pages), 0))
+        end = min(end, len(request.pages) * self.page_size)
         for position in range(request.computed, end):
             self.write(request, position)
         request.computed = max(end, request.computed)
-        if commit:
-            self.commit_request(request)
 
     def commit_request(self, request: Request) -> None:
         known = self.finish_copy(request)
@@ -250,7 +272,9 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def finish(self, data: Any) -> None:
-        request = self.draw_request(data)
+        self.finish_request(self.draw_request(data))
+
+    def finish_request(self, request: Request) -> None:
         known = self.finish_copy(request)
         self.requests.remove(request)
         self.cache.finish(request.lease, request.tokens[:known], request.pages)
@@ -358,5 +382,5 @@ TestPagesOfOne = PagesOfOne.TestCase
 TestPagesOfFour = PagesOfFour.TestCase
 TestPagesOfSixteen = PagesOfSixteen.TestCase
 
-CASES = settings(max_examples=60, stateful_step_count=40, deadline=None)
+CASES = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestPagesOfOne.settings = TestPagesOfFour.settings = TestPagesOfSixteen.settings = CASES
