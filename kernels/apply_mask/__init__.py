@@ -1,0 +1,27 @@
+"""Forbid tokens by a packed bitmask. Owns the op's contract; knows no grammar."""
+
+import torch
+
+from .torch_cpu import apply_mask_cpu
+
+
+def apply_mask(logits: torch.Tensor, masks: torch.Tensor) -> None:
+    """Set `logits[r, t]` to -inf, in place, where bit `t % 32` of `masks[r, t // 32]` is clear.
+
+    logits: fp32 [R, V]; masks: int32 [R, ceil(V / 32)]. Bits from V on are ignored.
+    """
+    if logits.dtype is not torch.float32 or masks.dtype is not torch.int32:
+        raise TypeError(
+            f"apply_mask: logits must be float32 and masks int32, got {logits.dtype}, {masks.dtype}"
+        )
+    rows, vocab = logits.shape
+    if masks.shape != (rows, (vocab + 31) // 32):
+        raise ValueError(
+            f"apply_mask: masks {tuple(masks.shape)} do not fit logits {tuple(logits.shape)}"
+        )
+    if logits.device.type == "cuda":
+        from .triton_kernel import apply_mask_triton
+
+        apply_mask_triton(logits, masks)
+        return
+    apply_mask_cpu(logits, masks)

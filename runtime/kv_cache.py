@@ -1,0 +1,47 @@
+"""The keys and values of all cached tokens, by layer and page. Knows no request, row or tree."""
+
+import torch
+
+from ..kernels.copy_pages import copy_pages
+
+
+class KVCache:
+    """`k[layer]`, `v[layer]`: [num_pages, page_size, num_kv_heads, head_dim], contiguous, zeroed.
+
+    Written only by the runner, on its thread.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_pages: int,
+        page_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if num_pages < 1 or page_size < 1:
+            raise ValueError(f"KVCache: {num_pages} pages of {page_size} tokens")
+        self.num_pages = num_pages
+        self.page_size = page_size
+        self.dtype = dtype
+        page_shape = (num_pages, page_size, num_kv_heads, head_dim)
+
+        def pages() -> torch.Tensor:
+            return torch.zeros(page_shape, dtype=dtype, device=device)
+
+        self.k = tuple(pages() for _ in range(num_layers))
+        self.v = tuple(pages() for _ in range(num_layers))
+
+    @staticmethod
+    def bytes_per_token(
+        num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
+    ) -> int:
+        """Bytes of keys and values of one token over all layers, to size the pool."""
+        return 2 * num_layers * num_kv_heads * head_dim * dtype.itemsize
+
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy whole pages in every layer; int64 [n] each, see `copy_pages` for what is allowed."""
+        for k, v in zip(self.k, self.v, strict=True):
+            copy_pages(k, v, sources, targets)
