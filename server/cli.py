@@ -1,0 +1,89 @@
+"""The `sapwood` command: finds the command, runs it, turns errors into one line and an exit status.
+
+Owns: the list of commands. What a command does, and what it must import for that, is its own file's.
+"""
+
+import difflib
+import importlib
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Final, NoReturn, Protocol, cast
+
+from ..runtime.errors import SapwoodError
+from .commands.failure import CommandError
+from .version import VERSION
+
+COMMANDS: Final = {
+    "serve": "serve a model over HTTP (OpenAI's API and the native one)",
+    "run": "run a program: sapwood run FILE.py:function --arg value",
+    "chat": "talk to a model in the terminal",
+    "pull": "fetch a model's weights",
+    "doctor": "what this machine can do, and what is missing",
+}
+
+
+class Command(Protocol):
+    """A module in `commands/`."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None: ...
+
+    def run(self, args: Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. `argv` None: the process's own arguments."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except CommandError as error:
+        return _say(str(error), error.status)
+    except SapwoodError as error:
+        return _say(str(error), 1)
+    except BrokenPipeError:  # the reader of our output has left, as `| head` does
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+
+
+def _run(words: list[str]) -> int:
+    name = words[0] if words else ""
+    if not name.startswith("-") and name not in COMMANDS:
+        _unknown(name)
+    parser = ArgumentParser(prog="sapwood", description="Structured generation, fast.")
+    parser.add_argument("--version", action="version", version=f"sapwood {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    modules: dict[str, Command] = {}
+    for known, purpose in COMMANDS.items():
+        sub = commands.add_parser(
+            known, help=purpose, description=purpose[0].upper() + purpose[1:] + "."
+        )
+        if known == name:  # only the command that runs is imported
+            modules[known] = _command(known)
+            modules[known].add_arguments(sub)
+    args = parser.parse_args(words)
+    return modules[args.command].run(args)
+
+
+def _command(name: str) -> Command:
+    module = importlib.import_module(f".commands.{name}", __package__)
+    return cast(Command, module)
+
+
+def _unknown(name: str) -> NoReturn:
+    known = ", ".join(COMMANDS)
+    if not name:
+        raise CommandError(f"which command? One of {known} (sapwood --help says more)", 2)
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the commands are {known}"
+    raise CommandError(f"there is no command {name!r}: {hint}", 2)
+
+
+def _say(message: str, status: int) -> int:
+    print(f"sapwood: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What `sapwood doctor` finds out, as plain data. Changes nothing and fetches nothing."""
+
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from ...runtime.config import EngineConfig, resolve
+from ...runtime.errors import InvalidRequest
+from ...runtime.machine import bfloat16_is_fast, cpu_flags, free_memory
+from ...runtime.models.errors import ModelError
+
+FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "neon")
+COMPILERS: Final = ("c++", "g++", "clang++")
+NEEDED: Final = ("torch", "tokenizers", "safetensors", "gguf", "jinja2", "fastapi", "uvicorn")
+
+
+def diagnose(config: EngineConfig) -> dict[str, Any]:
+    software = _software()
+    model, path = _model(config.model.model)
+    memory, problem = _memory(config, path) if path and software["torch"] else (None, None)
+    if problem:
+        model["state"] = f"{model['state']}; {problem}"
+    return {
+        "machine": _machine(),
+        "software": software,
+        "kernels": _kernels(software),
+        "model": model,
+        "memory": memory,
+        "missing": _missing(software, model),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    flags = cpu_flags()
+    # Linux calls NEON "asimd"; elsewhere every 64-bit Arm processor has it.
+    neon = "asimd" in flags or platform.machine() == "arm64"
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "flags": {name: neon if name == "neon" else name in flags for name in FLAGS},
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "memory_available": free_memory(),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _software() -> dict[str, Any]:
+    found: dict[str, Any] = {name: _version(name) for name in (*NEEDED, "triton")}
+    compilers = (shutil.which(name) for name in COMPILERS)
+    found |= {"python": platform.python_version(), "threads": None, "gpu": None}
+    found["compiler"] = next((path for path in compilers if path), None)
+    if found["torch"]:
+        import torch
+
+        found["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name(0)
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _kernels(software: dict[str, Any]) -> dict[str, str]:
+    if software["gpu"] is None:
+        why = "no GPU that torch can use was found"
+    elif software["triton"] is None:
+        why = f"{software['gpu']} is there, but Triton is not installed"
+    else:
+        why = f"the engine runs on the CPU in this version, though {software['gpu']} is there"
+    return {"in_use": "torch on the CPU", "why": why}
+
+
+def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
+    from ...runtime.models.pull import DEFAULT_MODEL, PACKAGED, cache_dir
+    from ...runtime.models.source import resolve_model
+
+    name = name or DEFAULT_MODEL
+    facts = {"name": name, "cached": False, "state": ""}
+    if name in PACKAGED:
+        path = cache_dir() / "models" / f"{name}.gguf"
+        if path.is_file():
+            return facts | {"cached": True, "state": f"cached, {path}"}, path
+        size = PACKAGED[name].wheel_bytes / 1e6
+        state = f"not fetched yet ({size:.0f} MB into {path.parent}, from the package index)"
+        return facts | {"state": state}, None
+    if not Path(name).expanduser().exists():
+        return facts | {"state": "no local file or folder; it would be asked of the hub"}, None
+    try:
+        path = resolve_model(name)
+    except ModelError as error:
+        return facts | {"state": str(error)}, None
+    return facts | {"cached": True, "state": f"local, {path}"}, path
+
+
+def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The split that an engine started now would make, or why there would be none."""
+    import torch
+
+    from ...runtime.config import resolve_dtype
+    from ...runtime.models.weights import open_checkpoint
+
+    fast = bfloat16_is_fast()
+    dtype = resolve_dtype(config.model.dtype, bfloat16_is_fast=fast)
+    size = getattr(torch, dtype).itemsize
+    try:
+        with open_checkpoint(path) as checkpoint:
+            arch = checkpoint.config
+            shapes = [checkpoint.shape(name) for name in checkpoint.names()]
+        weights = size * sum(torch.Size(shape).numel() for shape in shapes)
+        per_token = 2 * arch.num_layers * arch.num_kv_heads * arch.head_dim * size
+        available = free_memory()
+        resolved = resolve(
+            config,
+            checkpoint_context=arch.context_length,
+            bytes_per_token=per_token,
+            free_bytes=available - weights,
+            bfloat16_is_fast=fast,
+        )
+    except (ModelError, InvalidRequest) as error:
+        return None, str(error)
+    tokens = resolved.num_pages * resolved.page_size
+    return {
+        "dtype": dtype,
+        "weights": weights,
+        "bytes_per_token": per_token,
+        "cache_tokens": tokens,
+        "kv_cache": tokens * per_token,
+        "remaining": available - weights - tokens * per_token,
+        "context_length": resolved.context_length,
+    }, None
+
+
+def _missing(software: dict[str, Any], model: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+
+    def missing(what: str, how: str, *, needed: bool) -> None:
+        found.append({"what": what, "how": how, "needed": needed})
+
+    for name in NEEDED:
+        if software[name] is None:
+            missing(name, f"{sys.executable} -m pip install {name}", needed=True)
+    if not model["cached"]:
+        missing("the model's weights", f"sapwood pull {model['name']}", needed=False)
+    if software["compiler"] is None:
+        missing("a C++ compiler", "install g++ or clang; nothing needs it yet", needed=False)
+    if software["gpu"] is not None and software["triton"] is None:
+        missing("triton", f"{sys.executable} -m pip install 'sapwood[gpu]'", needed=False)
+    return found

@@ -1,0 +1,101 @@
+"""The generations that HTTP callers are waiting for: each is started, counted, abortable by id, and closed exactly once.
+
+Owns: the table of ids in flight and the request counters. Knows no wire format.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from ..runtime.client import AsyncClient, AsyncStream
+from ..runtime.errors import Cancelled, InvalidRequest
+from ..runtime.protocol import Chunk, GenerateRequest
+from .errors import failure
+
+
+@dataclass
+class Counts:
+    """What became of the requests so far. Written only by Generations."""
+
+    requests: Counter[str] = field(default_factory=Counter)  # by outcome
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    forced_tokens: int = 0
+
+
+class Generations:
+    """Starts requests on a client and keeps them abortable until they end."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._running: dict[str, AsyncStream] = {}
+        self.counts = Counts()
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @asynccontextmanager
+    async def started(self, requests: list[GenerateRequest]) -> AsyncIterator[list["Generation"]]:
+        """All of `requests` running side by side; leaving the block aborts whatever has not ended."""
+        async with AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(self._started(one)) for one in requests]
+
+    @asynccontextmanager
+    async def _started(self, request: GenerateRequest) -> AsyncIterator["Generation"]:
+        request_id = request.request_id
+        if request_id in self._running:
+            raise InvalidRequest(f"rid: {request_id!r} is already in flight", field="rid")
+        outcome = "aborted"
+        try:
+            stream = await self._client.generate(request)
+            generation = Generation(stream, self.counts, request.sampling.n)
+            self._running[request_id] = stream
+            try:
+                yield generation
+            finally:
+                del self._running[request_id]
+                await stream.close()
+            if generation.is_finished:
+                outcome = "finished"
+        except Exception as error:
+            if not isinstance(error, Cancelled):
+                outcome = "refused" if failure(error).status < 500 else "failed"
+            raise
+        finally:
+            self.counts.requests[outcome] += 1
+
+    async def abort(self, prefix: str) -> int:
+        """Abort every request in flight whose id begins with `prefix`; the number of them."""
+        found = [stream for name, stream in self._running.items() if name.startswith(prefix)]
+        for stream in found:
+            await stream.close()
+        return len(found)
+
+
+class Generation:
+    """One request's answer: chunks in order, counted as they pass."""
+
+    def __init__(self, stream: AsyncStream, counts: Counts, num_samples: int) -> None:
+        self._stream = stream
+        self._counts = counts
+        self._unfinished = num_samples
+
+    @property
+    def is_finished(self) -> bool:
+        return self._unfinished == 0
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        async for chunk in self._stream:
+            if chunk.finish is not None:
+                self._unfinished -= 1
+                self._count(chunk)
+            yield chunk
+
+    def _count(self, final: Chunk) -> None:
+        self._counts.prompt_tokens += final.usage.prompt_tokens
+        self._counts.cached_tokens += final.usage.cached_tokens
+        self._counts.completion_tokens += final.usage.completion_tokens
+        self._counts.forced_tokens += final.usage.forced_tokens
