@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import transformers
+
 from sapwood.kernels.paged_attention import plan_attention
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
