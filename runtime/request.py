@@ -30,7 +30,7 @@ class Request:
     wire: TokenRequest
     arrival: int  # order of submission
     max_tokens: int
-    tokens: array[int]  # prompt, then output
+    tokens: "array[int]"  # prompt, then output
     prompt_len: int
     stop_ids: frozenset[int]  # end-of-text ids (unless ignored) and the request's own
     stops: StopFinder | None = None

@@ -422,7 +422,12 @@ class Scheduler:
     def _leave(self, request: Request) -> None:
         """A running request ends: everything that it computed stays in the tree, unlocked."""
         assert request.lease is not None
-        self._cache.finish(request.lease, request.tokens[: request.num_computed], request.pages)
+        if request.num_computed > len(request.pages) * self._page_size:
+            # All of it was found in the tree, and the partly matching page was never copied.
+            self._cache.release(request.lease)
+        else:
+            computed = request.tokens[: request.num_computed]
+            self._cache.finish(request.lease, computed, request.pages)
         self._displace(request)
 
     def check_integrity(self) -> None:

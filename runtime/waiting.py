@@ -98,7 +98,7 @@ class WaitingQueue:
         return True
 
 
-def _common_prefix(a: array[int], b: array[int]) -> int:
+def _common_prefix(a: "array[int]", b: "array[int]") -> int:
     """How many leading tokens are equal."""
     length = min(len(a), len(b))
     left = np.frombuffer(a, dtype=np.int32, count=length) if length else np.empty(0, np.int32)

@@ -224,17 +224,19 @@ def test_random_traffic_leaks_nothing(make_driver: MakeDriver, data: st.DataObje
 
 def test_stop_strings_cut_where_they_begin(make_driver: MakeDriver) -> None:
     driver = make_driver()
-    text = "where does it end"
-    full = driver.answer(text, max_tokens=40, ignore_eos=True).token_ids
-    data = bytes(token for token in full)
-    stop = data[10:13].decode("latin-1")
-    if not stop.isascii():
-        pytest.skip("the tiny model wrote no ASCII there")
-    answer = driver.answer(text, max_tokens=40, ignore_eos=True, stop=(stop,))
-    assert answer.finish.matched == stop
-    assert answer.cut == data.index(stop.encode())
-    kept = driver.answer(text, max_tokens=40, ignore_eos=True, stop=(stop,), no_stop_trim=True)
-    assert kept.cut == answer.cut + len(stop)
+    letters = tuple((ord(letter), 100.0) for letter in "abcdefgh")
+    common = {"max_tokens": 40, "temperature": 1.0, "stream": 5, "logit_bias": letters}
+    data = bytes(driver.answer("where does it end", **common).token_ids)
+    stop = data[10:13].decode()
+    for unit in ({"stop": (stop,)}, {"stop_regex": (f"{stop[0]}{stop[1:]}",)}):
+        answer = driver.answer("where does it end", **common, **unit)
+        assert answer.finish.matched == stop
+        assert answer.cut == data.index(stop.encode())
+        assert len(answer.token_ids) == answer.cut + 3
+        kept = driver.answer("where does it end", **common, **unit, no_stop_trim=True)
+        assert kept.cut == answer.cut + 3
+        late = driver.answer("where does it end", **common, **unit, min_tokens=20)
+        assert late.cut is None or late.cut + 3 > 19
 
 
 def test_end_ids_and_min_tokens(make_driver: MakeDriver) -> None:
