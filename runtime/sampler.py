@@ -18,7 +18,9 @@ from .protocol import TokenLogprob
 
 class Sampler:
     def __init__(self, vocab_size: int) -> None:
-        self._num_words = -(-vocab_size // 32)
+        self._all = np.full(-(-vocab_size // 32), -1, dtype=np.int32)  # every token allowed
+        if vocab_size % 32:
+            self._all[-1] = (1 << vocab_size % 32) - 1
 
     def choose(self, logits: torch.Tensor, rows: Sequence[Sampling]) -> list[int]:
         """One token per row. logits: float32 [len(rows), vocab], changed in place."""
@@ -39,7 +41,7 @@ class Sampler:
         limited = [row for row, s in enumerate(rows) if s.grammar is not None or s.banned]
         if not limited:
             return
-        masks = np.full((len(limited), self._num_words), -1, dtype=np.int32)
+        masks = np.tile(self._all, (len(limited), 1))
         for mask, row in zip(masks, limited, strict=True):
             grammar = rows[row].grammar
             if grammar is not None:
