@@ -9,6 +9,7 @@ from typing import Any
 
 from .protocol import (
     ControlAction,
+    EngineInfo,
     FinishReason,
     LogprobOptions,
     SamplingParams,
@@ -90,3 +91,28 @@ class ControlResult:
 
 
 FromEngine = TokenChunk | Failed | ControlResult
+
+
+# --- the beginning and the end of a child process ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class Boot:
+    """First message to a child: `factory`, "module:function", builds its engine from `args`."""
+
+    factory: str
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The child's answer to Boot."""
+
+    info: EngineInfo
+
+
+@dataclass(frozen=True)
+class Died:
+    """The child's last message: why its engine could not be built, or died."""
+
+    error: Exception

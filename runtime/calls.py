@@ -1,0 +1,145 @@
+"""The three kinds of calls that wait for an engine's answers, one class each.
+
+Owns: what a call does with its answers. `receive` and `fail` run on the dispatcher's thread;
+`receive` is True when the call has its end. Knows no transport and no other call.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from .detokenizer import Ending
+from .protocol import Chunk, GenerateRequest, Scores
+from .scoring import ScorePlan
+from .streams import Mailbox
+from .text import TextCodec
+from .wire import ControlResult, Failed, FromEngine, TokenChunk
+
+T = TypeVar("T")
+
+
+class GenerateCall:
+    """The samples of one generation, decoded into one mailbox."""
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        codec: TextCodec,
+        request: GenerateRequest,
+        prompt_ids: tuple[int, ...],
+        mailbox: Mailbox,
+    ) -> None:
+        self.ids = tuple(ids)
+        self._codec = codec
+        self._prompt_ids = prompt_ids
+        self._mailbox = mailbox
+        self._spells = request.logprobs is not None and request.logprobs.text
+        self._open = {
+            id: (index, codec.detokenizer(request.sampling)) for index, id in enumerate(ids)
+        }
+        self._silent = set(ids)  # samples that have sent no chunk yet
+
+    def receive(self, message: FromEngine) -> bool:
+        if isinstance(message, Failed):
+            self.fail(message.error)
+            return True
+        assert isinstance(message, TokenChunk)
+        chunk = self._decode(message)
+        if chunk.finish is not None:
+            del self._open[message.id]
+        self._mailbox.push(chunk, last=not self._open)
+        return not self._open
+
+    def fail(self, error: Exception) -> None:
+        self._mailbox.push(error, last=True)
+
+    def _decode(self, message: TokenChunk) -> Chunk:
+        index, detokenizer = self._open[message.id]
+        if message.finish is None:
+            ending = Ending(detokenizer.push(message.token_ids), (), "")
+        else:
+            ending = detokenizer.finish(message.token_ids, message.finish, message.cut)
+        logprobs, prompt_logprobs = message.logprobs, message.prompt_logprobs
+        if self._spells:
+            logprobs = self._codec.spell(logprobs)
+            prompt_logprobs = prompt_logprobs and self._codec.spell(prompt_logprobs)
+        is_first = message.id in self._silent
+        self._silent.discard(message.id)
+        return Chunk(
+            index=index,
+            text=ending.text,
+            token_ids=message.token_ids,
+            usage=message.usage,
+            logprobs=logprobs,
+            prompt_ids=self._prompt_ids if is_first else None,
+            prompt_logprobs=prompt_logprobs,
+            finish=message.finish,
+            kept_ids=ending.kept_ids,
+            tail=ending.tail,
+        )
+
+
+class Answer(Generic[T]):
+    """A future that only the dispatcher's thread writes, and its reader may cancel."""
+
+    def __init__(self) -> None:
+        self.future: Future[T] = Future()
+        self._is_settled = False
+
+    def give(self, value: T) -> None:
+        if self._settle():
+            self.future.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        if self._settle():
+            self.future.set_exception(error)
+
+    def withdraw(self) -> None:
+        """After a cancellation: wake those who wait for several futures."""
+        self._settle()
+
+    def _settle(self) -> bool:
+        """True for the first to settle a future that was not cancelled."""
+        if self._is_settled:
+            return False
+        self._is_settled = True
+        return self.future.set_running_or_notify_cancel()
+
+
+class ScoreCall:
+    """All options of one ScoreRequest."""
+
+    def __init__(self, plan: ScorePlan) -> None:
+        self.ids = tuple(request.id for request in plan.requests)
+        self.answer: Answer[Scores] = Answer()
+        self._plan = plan
+
+    def receive(self, message: FromEngine) -> bool:
+        if isinstance(message, Failed):
+            self.fail(message.error)
+            return True
+        assert isinstance(message, TokenChunk)
+        if not self._plan.add(message):
+            return False
+        self.answer.give(self._plan.scores())
+        return True
+
+    def fail(self, error: Exception) -> None:
+        self.answer.fail(error)
+
+
+class ControlCall:
+    def __init__(self, id: str) -> None:
+        self.ids = (id,)
+        self.answer: Answer[dict[str, Any]] = Answer()
+
+    def receive(self, message: FromEngine) -> bool:
+        if isinstance(message, Failed):
+            self.fail(message.error)
+        else:
+            assert isinstance(message, ControlResult)
+            self.answer.give(message.result)
+        return True
+
+    def fail(self, error: Exception) -> None:
+        self.answer.fail(error)

@@ -1,0 +1,79 @@
+"""Output tokens to text, piece by piece. One Detokenizer per sample.
+
+Owns: the bytes not yet shown: half a character, or what may be the begin of a stop. The text of all
+pieces together is the text of all tokens up to the cut. Knows no transport and no other sample.
+"""
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .holdback import HoldBack
+from .protocol import FinishReason, SamplingParams
+from .token_table import TokenTable
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The last piece of text; the tokens that end before the cut; the text between these and it."""
+
+    text: str
+    kept_ids: tuple[int, ...]
+    tail: str
+
+
+class Detokenizer:
+    def __init__(self, table: TokenTable, sampling: SamplingParams) -> None:
+        self._table = table
+        self._show_special = not sampling.skip_special_tokens
+        trims = not sampling.no_stop_trim  # otherwise the stop is shown, as early as it comes
+        self._holdback = HoldBack(
+            sampling.stop if trims else (), sampling.stop_regex if trims else ()
+        )
+        self._ids: list[int] = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._num_shown = 0  # characters
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """The text that may be shown now."""
+        self._ids += token_ids
+        data = b"".join(self._table.pieces(token_ids, show_special=self._show_special))
+        text = self._holdback.push(self._decoder.decode(data))
+        self._num_shown += len(text)
+        return text
+
+    def finish(self, token_ids: Sequence[int], finish: FinishReason, cut: int | None) -> Ending:
+        """The end, by the engine's word: `cut` bytes of the output remain (None: all)."""
+        self._ids += token_ids
+        ids = self._ids
+        if isinstance(finish.matched, int) and ids and ids[-1] == finish.matched:
+            ids = ids[:-1]  # an end token is no text
+        pieces = self._table.pieces(ids, show_special=self._show_special)
+        num_kept, kept = _keep(pieces, cut)
+        tail = b"".join(pieces[num_kept:])
+        if cut is not None:
+            tail = tail[: max(0, cut - len(kept))]
+        tail_text = tail.decode("utf-8", "replace")
+        whole = kept.decode("utf-8", "replace") + tail_text
+        return Ending(whole[self._num_shown :], tuple(ids[:num_kept]), tail_text)
+
+
+def _keep(pieces: Sequence[bytes], cut: int | None) -> tuple[int, bytes]:
+    """The most leading tokens that end before the cut and between two characters; their bytes."""
+    num_kept = len(pieces)
+    size = sum(map(len, pieces))
+    while num_kept and cut is not None and size > cut:
+        num_kept -= 1
+        size -= len(pieces[num_kept])
+    data = b"".join(pieces[:num_kept])
+    while num_kept and _is_cut(data):
+        num_kept -= 1
+        data = data[: len(data) - len(pieces[num_kept])]
+    return num_kept, data
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether the last character is incomplete."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[-3:])
+    return decoder.getstate()[0] != b""

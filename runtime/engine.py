@@ -1,0 +1,285 @@
+"""`Engine`: the runtime in one process, as users hold it.
+
+Owns: the arguments and answers of the public calls. The work is the client's and the engine's;
+torch is imported when an Engine is built, not before.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from .client import Client, Event, Stream
+from .config import CacheOptions, Dtype, EngineConfig, ModelOptions, Policy, ScheduleOptions
+from .errors import InvalidRequest
+from .local import LocalClient
+from .models.source import resolve_model
+from .native_format import NativeAnswer, sampling_from_dict
+from .protocol import (
+    EngineInfo,
+    GenerateRequest,
+    LogprobOptions,
+    Prompt,
+    SamplingParams,
+    as_prompt,
+)
+from .shell import Loop
+from .tokenizer import load_tokenizer
+
+Sampling = SamplingParams | dict[str, Any] | None
+Answer = dict[str, Any]
+"""{"text", "output_ids", "meta_info"}."""
+
+
+class Engine:
+    """The model on a thread of this process. A context manager, and a back end for programs.
+
+    `model` (or `model_path`, the same): see `ModelOptions`; the other options are those of
+    `EngineConfig`'s records, `max_tokens_in_cache` is `CacheOptions.max_tokens`.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        model_path: str | Path | None = None,
+        dtype: Dtype = "auto",
+        context_length: int | None = None,
+        num_threads: int | None = None,
+        max_tokens_in_cache: int | None = None,
+        page_size: int = CacheOptions.page_size,
+        token_budget: int = ScheduleOptions.token_budget,
+        max_running: int = ScheduleOptions.max_running,
+        max_waiting: int = ScheduleOptions.max_waiting,
+        policy: Policy = ScheduleOptions.policy,
+        jump_forward: bool = ScheduleOptions.jump_forward,
+    ) -> None:
+        """Raises ModelError or InvalidRequest, one clear line each."""
+        if model is not None and model_path is not None:
+            raise InvalidRequest(
+                "model_path: it is the same as model; give one", field="model_path"
+            )
+        if model is None and model_path is not None:
+            model = str(model_path)
+        config = EngineConfig(
+            ModelOptions(model, dtype, context_length, num_threads),
+            CacheOptions(max_tokens_in_cache, page_size),
+            ScheduleOptions(token_budget, max_running, max_waiting, policy, jump_forward),
+        )
+        path = resolve_model(config.model.model)
+        local = replace(config, model=replace(config.model, model=str(path)))
+        self._client = LocalClient(lambda: _build(local), load_tokenizer(path))
+
+    @property
+    def client(self) -> Client:
+        """The narrow interface underneath, for programs and servers."""
+        return self._client
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        sampling_params: Sampling | Sequence[Sampling] = None,
+        *,
+        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        return_logprob: bool = False,
+        logprob_start_len: int = -1,
+        top_logprobs_num: int = 0,
+        return_text_in_logprobs: bool = False,
+        stream: Literal[False] = False,
+    ) -> Answer | list[Answer]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        sampling_params: Sampling | Sequence[Sampling] = None,
+        *,
+        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        return_logprob: bool = False,
+        logprob_start_len: int = -1,
+        top_logprobs_num: int = 0,
+        return_text_in_logprobs: bool = False,
+        stream: Literal[True],
+    ) -> Iterator[Answer]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        sampling_params: Sampling | Sequence[Sampling] = None,
+        *,
+        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        return_logprob: bool = False,
+        logprob_start_len: int = -1,
+        top_logprobs_num: int = 0,
+        return_text_in_logprobs: bool = False,
+        stream: bool = False,
+    ) -> Answer | list[Answer] | Iterator[Answer]:
+        """SGLang's call. One prompt (or one list of ids) gives one answer; a list of them, or
+        `n` > 1, a list in the order of the prompts, each with its samples.
+
+        `sampling_params`: one for all prompts or a list with one for each. `stream`: an iterator
+        of answers so far, each with the whole text from its start; with several, `index` says
+        which of the list it is.
+        """
+        prompts, is_batch = _prompts(prompt, input_ids)
+        samplings = _samplings(sampling_params, len(prompts))
+        logprobs = None
+        if return_logprob:
+            logprobs = LogprobOptions(logprob_start_len, top_logprobs_num, return_text_in_logprobs)
+        requests = [
+            GenerateRequest(each, sampling, logprobs)
+            for each, sampling in zip(prompts, samplings, strict=True)
+        ]
+        is_single = not is_batch and requests[0].sampling.n == 1
+        answers = _Answers(self._client, requests, with_index=not is_single)
+        if stream:
+            return answers.stream()
+        finished = answers.wait()
+        return finished[0] if is_single else finished
+
+    def stats(self) -> dict[str, Any]:
+        """Pages free, used and evictable; tokens computed, reused and forced; requests."""
+        return self._client.control("stats")
+
+    def flush_cache(self) -> dict[str, Any]:
+        """Drop every cached page that no running request uses."""
+        return self._client.control("flush_cache")
+
+    def check_integrity(self) -> dict[str, Any]:
+        """Raises AssertionError where the owners of pages and requests disagree."""
+        return self._client.control("check_integrity")
+
+    def info(self) -> EngineInfo:
+        return self._client.info()
+
+    def close(self) -> None:
+        """Stop; what runs ends with EngineDied. Safe to call twice."""
+        self._client.close()
+
+    shutdown = close
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _build(config: EngineConfig) -> Loop:
+    from .loop import build_loop  # torch: only when an engine is built
+
+    return build_loop(config)
+
+
+def _prompts(
+    prompt: str | Sequence[str] | None, input_ids: Sequence[int] | Sequence[Sequence[int]] | None
+) -> tuple[list[Prompt], bool]:
+    """The prompts, and whether they came as a list."""
+    if (prompt is None) == (input_ids is None):
+        raise InvalidRequest("prompt: give a text (or texts), or else input_ids", field="prompt")
+    if prompt is not None:
+        if isinstance(prompt, str):
+            return [as_prompt(prompt)], False
+        for text in prompt:
+            if not isinstance(text, str):
+                raise InvalidRequest(f"prompt: {text!r} is not a text", field="prompt")
+        return [as_prompt(text) for text in prompt], True
+    assert input_ids is not None
+    is_batch = any(isinstance(ids, Sequence) for ids in input_ids)
+    lists: Sequence[Any] = input_ids if is_batch else [input_ids]
+    for ids in lists:
+        if not isinstance(ids, Sequence) or isinstance(ids, str):
+            raise InvalidRequest(f"input_ids: {ids!r} is not a list of ids", field="input_ids")
+    return [as_prompt(ids) for ids in lists], is_batch
+
+
+def _samplings(given: Sampling | Sequence[Sampling], num_prompts: int) -> list[SamplingParams]:
+    if given is None or isinstance(given, SamplingParams | dict):
+        return [_sampling(given)] * num_prompts
+    if len(given) != num_prompts:
+        raise InvalidRequest(
+            f"sampling_params: a list of {len(given)} for {num_prompts} prompts",
+            field="sampling_params",
+        )
+    return [_sampling(each) for each in given]
+
+
+def _sampling(given: Sampling) -> SamplingParams:
+    if isinstance(given, SamplingParams):
+        return given
+    return SamplingParams() if given is None else sampling_from_dict(given)
+
+
+class _Answers:
+    """The answers to several requests at once, numbered prompt by prompt, sample by sample."""
+
+    def __init__(
+        self, client: Client, requests: Sequence[GenerateRequest], *, with_index: bool
+    ) -> None:
+        self._client = client
+        self._requests = requests
+        self._with_index = with_index
+        self._events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
+        self._answers: list[NativeAnswer] = []
+        self._streams: list[Stream] = []
+
+    def _start(self) -> None:
+        started = time.perf_counter()
+        for request in self._requests:
+            stream = self._client.generate(request)
+            self._streams.append(stream)
+            stream.subscribe(partial(self._hear, len(self._answers)))
+            self._answers += [
+                NativeAnswer(request.request_id, request.logprobs, started)
+                for _ in range(request.sampling.n)
+            ]
+
+    def _hear(self, first: int, event: Event) -> None:
+        """Dispatcher thread. `first`: the number of the request's first answer."""
+        self._events.put((first, event))
+
+    def stream(self) -> Iterator[Answer]:
+        """The requests start with the first answer asked for, so that an iterator which nobody
+        reads runs nothing."""
+        try:
+            self._start()
+            for index in self._changes():
+                answer = self._answers[index].as_dict()
+                yield answer | {"index": index} if self._with_index else answer
+        finally:
+            self.close()
+
+    def wait(self) -> list[Answer]:
+        try:
+            self._start()
+            for _ in self._changes():
+                pass
+        finally:
+            self.close()
+        return [answer.as_dict() for answer in self._answers]
+
+    def _changes(self) -> Iterator[int]:
+        """The number of the answer that has grown, until all have ended; raises their error."""
+        num_open = len(self._answers)
+        while num_open:
+            first, event = self._events.get()
+            if isinstance(event, BaseException):
+                raise event
+            index = first + event.index
+            self._answers[index].add(event)
+            num_open -= event.finish is not None
+            yield index
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
