@@ -1,0 +1,63 @@
+"""The language: functions of a state `s` that say text, generate, choose, fork and join.
+
+Owns: programs and how they run against a `runtime` Client. Knows no tokenizer, no tensor, no HTTP.
+"""
+
+from .api import (
+    assistant,
+    assistant_begin,
+    assistant_end,
+    gen,
+    gen_int,
+    gen_string,
+    select,
+    system,
+    system_begin,
+    system_end,
+    user,
+    user_begin,
+    user_end,
+)
+from .backend import flush_cache, get_server_info, set_default_backend
+from .choices import (
+    ChoicesMethod,
+    Decision,
+    greedy_token_selection,
+    token_length_normalized,
+    unconditional_likelihood_normalized,
+)
+from .errors import ProgramError
+from .forks import ForkGroup
+from .nodes import Node
+from .program import Program, function
+from .state import ProgramState
+
+__all__ = [
+    "ChoicesMethod",
+    "Decision",
+    "ForkGroup",
+    "Node",
+    "Program",
+    "ProgramError",
+    "ProgramState",
+    "assistant",
+    "assistant_begin",
+    "assistant_end",
+    "flush_cache",
+    "function",
+    "gen",
+    "gen_int",
+    "gen_string",
+    "get_server_info",
+    "greedy_token_selection",
+    "select",
+    "set_default_backend",
+    "system",
+    "system_begin",
+    "system_end",
+    "token_length_normalized",
+    "unconditional_likelihood_normalized",
+    "user",
+    "user_begin",
+    "user_end",
+]

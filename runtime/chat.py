@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
 from .errors import InvalidRequest
@@ -155,7 +155,7 @@ class ChatFormat:
 
     # --- a growing conversation -------------------------------------------------------------------
 
-    @property
+    @cached_property
     def default_system(self) -> str | None:
         """The system text that the template itself puts before a conversation which starts without
         one."""
@@ -191,16 +191,16 @@ class ChatFormat:
         if self._render is None:
             return _PLAIN_PREFIX.get(role, f"{role.upper()}:"), "\n", ""
         wanted = (*roles, role)
-        text = ""
-        for size in range(1, len(wanted) + 1):
-            key = wanted[:size]
-            turn = self._turns.get(key)
-            if turn is None:
-                turn = self._new_turn(key[:-1], key[-1], text)
-                if len(self._turns) >= _MAX_CACHED_TURNS:
-                    self._turns.clear()
-                self._turns[key] = turn
-            text = turn[2]
+        turn: tuple[str, str, str] | None = None
+        known = len(wanted)
+        while known and (turn := self._turns.get(wanted[:known])) is None:
+            known -= 1
+        turn = turn or ("", "", "")
+        for size in range(known + 1, len(wanted) + 1):
+            turn = self._new_turn(wanted[: size - 1], wanted[size - 1], turn[2])
+            if len(self._turns) >= _MAX_CACHED_TURNS:
+                self._turns.clear()
+            self._turns[wanted[:size]] = turn
         return turn
 
     def _new_turn(self, roles: tuple[str, ...], role: str, before: str) -> tuple[str, str, str]:

@@ -1,0 +1,141 @@
+"""Many runs of one program at a time.
+
+Owns: the bounded pool, the order of results, what an item's error does to the others, the progress
+line. Knows nothing of how a body runs.
+"""
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from ..runtime.errors import InvalidRequest
+from .state import ProgramState
+
+OnError = Literal["raise", "keep"]
+
+_WINDOW: Final = 200  # items that a generator runs ahead of its reader
+
+
+@dataclass(frozen=True)
+class Job:
+    """One item: its state, and what runs its body to the end, keeping the body's error there."""
+
+    state: ProgramState
+    execute: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    size: int
+    num_threads: int
+    on_error: OnError
+    progress_bar: bool
+
+    @classmethod
+    def of(cls, size: int, num_threads: object, on_error: object, progress_bar: bool) -> "Plan":
+        """Raises InvalidRequest, naming the option."""
+        if num_threads == "auto":
+            threads = max(96, (os.cpu_count() or 1) * 16)
+        elif isinstance(num_threads, int) and not isinstance(num_threads, bool):
+            threads = num_threads
+        else:
+            threads = 0
+        if threads < 1:
+            raise InvalidRequest(
+                f'num_threads: {num_threads!r} is neither "auto" nor a positive integer',
+                field="num_threads",
+            )
+        if on_error not in get_args(OnError):
+            raise InvalidRequest(
+                f"on_error: {on_error!r} is none of {get_args(OnError)}", field="on_error"
+            )
+        return cls(size, min(threads, size), on_error, progress_bar)  # type: ignore[arg-type]
+
+
+def gather(jobs: Sequence[Job], plan: Plan) -> list[ProgramState]:
+    with _Pool(plan).working() as pool:
+        futures = [pool.submit(index, job) for index, job in enumerate(jobs)]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            if future.done():
+                future.result()  # the first error in order goes before later ones
+        return [future.result() for future in futures]
+
+
+def generate(jobs: Sequence[Job], plan: Plan) -> Iterator[ProgramState]:
+    with _Pool(plan).working() as pool:
+        ahead: deque[Future[ProgramState]] = deque()
+        for index, job in enumerate(jobs):
+            ahead.append(pool.submit(index, job))
+            if len(ahead) >= max(_WINDOW, plan.num_threads):
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+class _Pool:
+    """Threads that run items, and the states that are running, so that they can be aborted."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._threads = ThreadPoolExecutor(plan.num_threads, thread_name_prefix="run_batch")
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._running: set[ProgramState] = set()
+        self._num_done = 0
+
+    @contextmanager
+    def working(self) -> "Iterator[_Pool]":
+        try:
+            yield self
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            if self._plan.progress_bar:
+                sys.stderr.write("\n")
+
+    def submit(self, index: int, job: Job) -> Future[ProgramState]:
+        return self._threads.submit(self._run, index, job)
+
+    def _run(self, index: int, job: Job) -> ProgramState:
+        state = job.state
+        with self._lock:
+            self._running.add(state)
+        try:
+            if self._stopped.is_set():
+                state.cancel()
+            else:
+                job.execute()
+            error = state.error()  # waits for the generations that the body left running
+        finally:
+            with self._lock:
+                self._running.discard(state)
+        if self._plan.progress_bar:
+            self._show_progress()
+        if error is not None and self._plan.on_error == "raise":
+            error.add_note(f"in item {index} of run_batch")
+            raise error
+        return state
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        with self._lock:
+            running = list(self._running)
+        for state in running:
+            state.cancel()
+
+    def _show_progress(self) -> None:
+        with self._lock:
+            self._num_done += 1
+            filled = 30 * self._num_done // self._plan.size
+            bar = "#" * filled + "." * (30 - filled)
+            sys.stderr.write(f"\r[{bar}] {self._num_done}/{self._plan.size}")
+            sys.stderr.flush()

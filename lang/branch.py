@@ -1,0 +1,206 @@
+"""Turns a program's nodes into steps, as the program speaks.
+
+Owns: what must be known at once when a node is submitted: the names of variables, the roles, the
+ordinals of random draws. Everything wrong with a node is raised here, at the line that says it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..runtime.errors import InvalidRequest
+from .executor import Executor, Fork
+from .nodes import Gen, Literal, RoleBegin, RoleEnd, Select, Sequence
+from .run import Run
+from .steps import (
+    AddMessage,
+    AddText,
+    CloseMessage,
+    CloseScope,
+    Generate,
+    OpenMessage,
+    OpenScope,
+    Scope,
+    Score,
+)
+from .variables import MetaInfo, Variable
+
+_MAX_PATH = 32  # numbers in a random path; a longer one is folded
+
+
+class Branch:
+    """One line of a program: its root, or one of its forks. Written by the program's threads."""
+
+    def __init__(self, run: Run, executor: Executor | None = None) -> None:
+        self.run = run
+        self.executor = executor or Executor(run)
+        self.variables: dict[str, Variable] = {}
+        self.roles: tuple[str, ...] = ()  # of the finished messages
+        self.open_role: str | None = None
+        self.joined = False
+        self._ordinal = 0
+
+    # --- nodes ---------------------------------------------------------------------------------
+
+    def submit(self, expression: object) -> None:
+        """Raises TypeError for what is no expression, InvalidRequest for what cannot be done."""
+        if self.joined:
+            raise InvalidRequest("this branch was joined: nothing can be added to it any more")
+        self._visit(Literal(expression) if isinstance(expression, str) else expression)
+        if self.run.synchronous:
+            self.wait()
+
+    def _visit(self, node: object) -> None:
+        match node:
+            case Literal(text):
+                self.executor.submit(AddText(text))
+            case Sequence(items):
+                for item in items:
+                    self._visit(item)
+            case Gen():
+                self._gen(node)
+            case Select():
+                variable = self.declare(node.name)
+                step = Score(variable, node.choices, node.method, node.location)
+                self.executor.submit(step)
+            case RoleBegin(role):
+                self._begin(role)
+            case RoleEnd(role):
+                self._end(role)
+            case None:
+                raise ValueError("None was added to a program's state")
+            case _:
+                raise TypeError(
+                    f"{type(node).__name__} {node!r} cannot be added to a program's state: "
+                    "add text or an expression such as gen(...)"
+                )
+
+    def _gen(self, node: Gen) -> None:
+        sampling = node.sampling.over(self.run.defaults)
+        params = sampling.params(node.constraint, node.added_stop)
+        logprobs = sampling.logprobs()
+        path = (*self.executor.path, self._next_ordinal())
+        variable = self.declare(node.name)
+        self.executor.submit(Generate(variable, params, logprobs, path, node.location))
+
+    def _begin(self, role: str) -> None:
+        if self.open_role is not None:
+            raise InvalidRequest(
+                f"a {role} message cannot begin inside a {self.open_role} message", field="role"
+            )
+        chat = self.run.chat
+        prefix = chat.begin(self.roles, role)
+        if not self.roles and role != "system" and chat.default_system is not None:
+            self.executor.submit(AddMessage("system", chat.default_system))
+        self.open_role = role
+        self.executor.submit(AddText(prefix, special=True))
+        self.executor.submit(OpenMessage(role))
+
+    def _end(self, role: str) -> None:
+        if self.open_role != role:
+            state = "no message" if self.open_role is None else f"a {self.open_role} message"
+            raise InvalidRequest(f"a {role} message cannot end here: {state} is open", field="role")
+        suffix = self.run.chat.end(self.roles, role)
+        self.executor.submit(CloseMessage(role))
+        self.executor.submit(AddText(suffix, special=True))
+        self.roles, self.open_role = (*self.roles, role), None
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        scope = Scope()
+        self.executor.submit(OpenScope(scope))
+        try:
+            yield
+        finally:
+            self.executor.submit(CloseScope(scope, self.declare(name)))
+
+    # --- variables -----------------------------------------------------------------------------
+
+    def declare(self, name: str | None) -> Variable:
+        """A new variable under this name; an unnamed one is kept nowhere."""
+        variable = Variable(name)
+        if name is not None:
+            with self.run.changed:
+                self.variables[name] = variable
+                self.run.announce()
+        return variable
+
+    def set(self, name: str, value: Any, meta: MetaInfo | None = None) -> None:
+        variable = Variable(name)
+        variable.set(value, meta)
+        with self.run.changed:
+            self.variables[name] = variable
+            self.run.announce()
+
+    # --- waiting -------------------------------------------------------------------------------
+
+    def settled(self, name: str, *, for_body: bool) -> Variable:
+        """The variable once it has a value; raises ProgramError if it failed.
+
+        `for_body`: the program may still run on another thread and declare it. KeyError if not.
+        """
+        with self.run.changed:
+            self.run.changed.wait_for(
+                lambda: name in self.variables or not for_body or self.run.body_done
+            )
+            variable = self.variables.get(name)
+            if variable is None:
+                if self.run.body_error is not None:
+                    raise self.run.body_error
+                known = ", ".join(self.variables) or "none"
+                raise KeyError(f"no variable {name!r} in program {self.run.program!r} ({known})")
+            self.run.changed.wait_for(lambda: variable.settled)
+        if variable.failure is not None:
+            raise variable.failure.error()
+        return variable
+
+    def rest(self, *, for_body: bool = False) -> None:
+        """Wait until nothing is left to do, whether it went well or not."""
+        with self.run.changed:
+            self.run.changed.wait_for(
+                lambda: self.executor.idle and (self.run.body_done or not for_body)
+            )
+
+    def wait(self, *, for_body: bool = False) -> None:
+        """Wait until nothing is left to do; raises what the branch, or the body, failed with."""
+        self.rest(for_body=for_body)
+        error = self.error()
+        if error is not None:
+            raise error
+
+    def error(self) -> BaseException | None:
+        """What went wrong so far; a body's own error goes before what it led to."""
+        if self.run.body_error is not None:
+            return self.run.body_error
+        failure = self.executor.failure
+        return None if failure is None else failure.error()
+
+    # --- forks ---------------------------------------------------------------------------------
+
+    def fork(self, size: int) -> "list[Branch]":
+        """Does not wait: the new branches begin when this one gets here."""
+        if self.joined:
+            raise InvalidRequest("this branch was joined: it cannot be forked any more")
+        ordinal = self._next_ordinal()
+        children = [self._child((*self.executor.path, ordinal, i)) for i in range(size)]
+        self.executor.submit(Fork(tuple(child.executor for child in children)))
+        return children
+
+    def _child(self, path: tuple[int, ...]) -> "Branch":
+        child = Branch(self.run, Executor(self.run, _folded(path), self.executor))
+        child.variables = dict(self.variables)
+        child.roles, child.open_role = self.roles, self.open_role
+        return child
+
+    def _next_ordinal(self) -> int:
+        self._ordinal += 1
+        return self._ordinal - 1
+
+
+def _folded(path: tuple[int, ...]) -> tuple[int, ...]:
+    """The path itself, or a digest of a long one: a path is sent with every request."""
+    if len(path) <= _MAX_PATH:
+        return path
+    digest = hashlib.blake2b(repr(path).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 1,)

@@ -1,0 +1,70 @@
+"""One execution of one program: what all its branches share.
+
+Owns: the lock under which everything of the run is written, the waiting, the client and the
+defaults. Knows no nodes and no steps.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from ..runtime.chat import ChatFormat, chat_format
+from ..runtime.client import Client
+from .sampling import Sampling
+
+
+class Run:
+    """`changed` guards and announces every change of the run's branches and variables.
+
+    Waiting in it is interruptible by Ctrl-C in the main thread. Clients and user code are never
+    called while it is held.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        client: Client,
+        defaults: Sampling,
+        *,
+        stream: bool = False,
+        synchronous: bool = False,
+    ) -> None:
+        self.program = program
+        self.client = client
+        self.defaults = defaults
+        self.stream = stream
+        self.synchronous = synchronous  # wait for every step where it is submitted
+        self.changed = threading.Condition()
+        self.body_done = False
+        self.body_error: BaseException | None = None
+        self.return_value: Any = None
+        self._watchers: list[Callable[[], None]] = []
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        info = self.client.info()
+        return chat_format(info.chat_template, info.special_tokens, info.model)
+
+    def announce(self) -> None:
+        """Wake whoever waits for this run; the lock must be held."""
+        self.changed.notify_all()
+        for watcher in self._watchers:
+            watcher()
+
+    def end_body(self, value: Any, error: BaseException | None) -> None:
+        with self.changed:
+            self.return_value, self.body_error, self.body_done = value, error, True
+            self.announce()
+
+    @contextmanager
+    def watched(self, watcher: Callable[[], None]) -> Iterator[None]:
+        """Call `watcher` at every change; it must not block."""
+        with self.changed:
+            self._watchers.append(watcher)
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._watchers.remove(watcher)

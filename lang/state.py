@@ -1,0 +1,200 @@
+"""`s`: what a program's function writes to and reads from.
+
+Owns: the public verbs on one branch of a run. Adding never waits; reading waits for what is read.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, overload
+
+from ..runtime.errors import InvalidRequest
+from .branch import Branch
+from .forks import ForkGroup
+from .nodes import Expression, RoleBegin, RoleEnd, sequence
+from .reaper import REAPER
+from .streaming import TextCursor, VariableCursor, follow, follow_async
+
+
+class ProgramState:
+    """One line of a running program. Dropping the last reference to it aborts what it still runs.
+
+    Every read raises ProgramError, with the original error as its cause, if what it reads failed;
+    none waits for something that can no longer come. `ret_value` is the function's return value.
+    """
+
+    def __init__(self, branch: Branch, *, outside: bool = False, owner: bool = True) -> None:
+        # outside: a handle for a reader beside the function, which may still be running.
+        self._branch = branch
+        self._outside = outside
+        if owner:
+            executor = branch.executor
+            REAPER.when_dropped(self, executor.cancel if outside else executor.abandon)
+
+    # --- adding --------------------------------------------------------------------------------
+
+    def __iadd__(self, expression: Expression) -> "ProgramState":
+        self._branch.submit(expression)
+        return self
+
+    @overload
+    def system(self) -> AbstractContextManager[None]: ...
+    @overload
+    def system(self, expression: Expression) -> None: ...
+    def system(self, expression: Expression | None = None) -> AbstractContextManager[None] | None:
+        """`s.system(x)` adds a message; `with s.system():` makes one of what is added inside."""
+        return self._role("system", expression)
+
+    @overload
+    def user(self) -> AbstractContextManager[None]: ...
+    @overload
+    def user(self, expression: Expression) -> None: ...
+    def user(self, expression: Expression | None = None) -> AbstractContextManager[None] | None:
+        """See `system`."""
+        return self._role("user", expression)
+
+    @overload
+    def assistant(self) -> AbstractContextManager[None]: ...
+    @overload
+    def assistant(self, expression: Expression) -> None: ...
+    def assistant(
+        self, expression: Expression | None = None
+    ) -> AbstractContextManager[None] | None:
+        """See `system`."""
+        return self._role("assistant", expression)
+
+    def _role(
+        self, role: str, expression: Expression | None
+    ) -> AbstractContextManager[None] | None:
+        if expression is None:
+            return self._role_scope(role)
+        self._branch.submit(sequence(RoleBegin(role), expression, RoleEnd(role)))
+        return None
+
+    @contextmanager
+    def _role_scope(self, role: str) -> Iterator[None]:
+        self._branch.submit(RoleBegin(role))
+        try:
+            yield
+        finally:
+            self._branch.submit(RoleEnd(role))
+
+    @contextmanager
+    def var_scope(self, name: str) -> Iterator[None]:
+        """Keep the text that is added inside as variable `name`."""
+        with self._branch.scope(name):
+            yield
+
+    # --- forks ---------------------------------------------------------------------------------
+
+    def fork(self, size: int = 1, position_ids_offset: list[int] | None = None) -> ForkGroup:
+        """`size` branches that go on from here side by side, sharing all that was said so far."""
+        if position_ids_offset is not None:
+            raise InvalidRequest(
+                "position_ids_offset is not supported: leave it out", field="position_ids_offset"
+            )
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidRequest(f"size: {size!r} is not a positive integer", field="size")
+        return ForkGroup(self._branch, [ProgramState(b) for b in self._branch.fork(size)])
+
+    @contextmanager
+    def copy(self, position_ids_offset: list[int] | None = None) -> "Iterator[ProgramState]":
+        """One fork, joined at the end of the `with` block."""
+        group = self.fork(1, position_ids_offset)
+        yield group[0]
+        group.join()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def text(self) -> str:
+        """The whole text, template text included; waits for all that was added."""
+        self.sync()
+        return self._branch.executor.transcript.text()
+
+    def messages(self) -> list[dict[str, str]]:
+        """The finished messages as {"role", "content"}; waits for all that was added."""
+        self.sync()
+        return [dict(message) for message in self._branch.executor.transcript.messages]
+
+    def sync(self) -> None:
+        """Wait for all that was added."""
+        self._branch.wait(for_body=self._outside)
+
+    def error(self) -> BaseException | None:
+        """Wait for all that was added; what failed, if anything did."""
+        self._branch.rest(for_body=self._outside)
+        return self._branch.error()
+
+    def cancel(self) -> None:
+        """Abort this line and its forks; what is finished stays readable."""
+        self._branch.executor.cancel()
+
+    def get_var(self, name: str) -> Any:
+        """Wait for the variable. KeyError if the program has none of this name."""
+        return self._branch.settled(name, for_body=self._outside).value
+
+    def set_var(self, name: str, value: Any) -> None:
+        self._branch.set(name, value)
+
+    def get_meta_info(self, name: str) -> Any:
+        """How the variable came about: a dict, a list of them for several samples or forks, or
+        None for one that was set by hand."""
+        return self._branch.settled(name, for_body=self._outside).meta
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get_var(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.set_var(name, value)
+
+    def __contains__(self, name: str) -> bool:
+        """Does not wait."""
+        return name in self._branch.variables
+
+    @property
+    def ret_value(self) -> Any:
+        """What the function returned; from outside, waits for that."""
+        run = self._branch.run
+        with run.changed:
+            run.changed.wait_for(lambda: run.body_done or not self._outside)
+        if self._outside and run.body_error is not None:
+            raise run.body_error
+        return run.return_value
+
+    def __repr__(self) -> str:
+        error = self.error()
+        if error is not None:
+            return f"<ProgramState failed: {error}>"
+        return f"ProgramState({self.text()})"
+
+    # --- streaming -----------------------------------------------------------------------------
+
+    def text_iter(self, var_name: str | None = None) -> Iterator[str]:
+        """The text piece by piece as it comes, of everything or of one variable.
+
+        A run without `stream=True` gives it in one piece, when it is there.
+        """
+        run = self._branch.run
+        if var_name is None:
+            yield from follow(run, TextCursor(self._branch, for_body=self._outside))
+        else:
+            cursor = VariableCursor(self._branch, var_name, for_body=self._outside)
+            yield from (text for text, _ in follow(run, cursor) if text)
+
+    async def text_async_iter(
+        self, var_name: str | None = None, return_meta_data: bool = False
+    ) -> AsyncIterator[Any]:
+        """`text_iter` for an event loop; `return_meta_data`: yields (text, meta info) of a
+        variable, where the log-probabilities are those of the tokens since the last piece."""
+        if return_meta_data and var_name is None:
+            raise InvalidRequest("return_meta_data needs var_name", field="return_meta_data")
+        run = self._branch.run
+        if var_name is None:
+            async for text in follow_async(run, TextCursor(self._branch, for_body=self._outside)):
+                yield text
+            return
+        cursor = VariableCursor(self._branch, var_name, for_body=self._outside)
+        async for text, meta in follow_async(run, cursor):
+            if return_meta_data:
+                yield text, meta
+            elif text:
+                yield text

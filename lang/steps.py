@@ -1,0 +1,76 @@
+"""Steps: what an executor runs. Frozen and resolved: no defaults, roles or names left to look up.
+
+Owns: the hand-over between `branch` (which makes steps as the program speaks) and `executor`, but
+for the step that forks, which names executors and so lives with them.
+"""
+
+from dataclasses import dataclass
+
+from ..runtime.protocol import LogprobOptions, SamplingParams
+from .choices import ChoicesMethod
+from .variables import Variable
+
+
+@dataclass(frozen=True)
+class AddText:
+    text: str
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class Generate:
+    """`path`: this generation's random path."""
+
+    variable: Variable
+    sampling: SamplingParams
+    logprobs: LogprobOptions | None
+    path: tuple[int, ...]
+    location: str | None
+
+
+@dataclass(frozen=True)
+class Score:
+    variable: Variable
+    options: tuple[str, ...]
+    method: ChoicesMethod
+    location: str | None
+
+
+@dataclass(frozen=True)
+class AddMessage:
+    """A message whose text is already said, by the template itself."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class OpenMessage:
+    role: str
+
+
+@dataclass(frozen=True)
+class CloseMessage:
+    role: str
+
+
+@dataclass
+class Scope:
+    """Shared by its two steps: where the scope's text begins. Written by the executor."""
+
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class OpenScope:
+    scope: Scope
+
+
+@dataclass(frozen=True)
+class CloseScope:
+    scope: Scope
+    variable: Variable
+
+
+TextStep = AddText | AddMessage | OpenMessage | CloseMessage | OpenScope | CloseScope
+"""Steps that end at once."""

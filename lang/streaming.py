@@ -1,0 +1,119 @@
+"""Reading a state's text while it grows.
+
+Owns: cursors over the text of a branch or of one variable, and the two ways to follow one (a
+blocking iterator and an asynchronous one). A cursor is read under the run's lock.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Protocol, TypeVar
+
+from .branch import Branch
+from .meta import gen_meta
+from .run import Run
+from .variables import Variable
+
+T = TypeVar("T")
+
+
+class Cursor(Protocol[T]):
+    def take(self) -> tuple[list[T], bool]:
+        """(what is new, whether nothing more will come). The lock must be held."""
+        ...
+
+    def check(self) -> None:
+        """After the end: raise what went wrong, if anything did."""
+        ...
+
+
+class TextCursor:
+    """The whole text of a branch: as it is said where the run streams, else in one piece."""
+
+    def __init__(self, branch: Branch, *, for_body: bool) -> None:
+        self._branch, self._for_body = branch, for_body
+        self._next = 0
+
+    def take(self) -> tuple[list[str], bool]:
+        executor, run = self._branch.executor, self._branch.run
+        ended = executor.idle and (run.body_done or not self._for_body)
+        if not (run.stream or ended):
+            return [], False
+        pieces = executor.transcript.pieces
+        new, self._next = pieces[self._next :], len(pieces)
+        return ["".join(piece.text for piece in new)] if new else [], ended
+
+    def check(self) -> None:
+        error = self._branch.error()
+        if error is not None:
+            raise error
+
+
+class VariableCursor:
+    """The text of one variable, with the meta info of each piece."""
+
+    def __init__(self, branch: Branch, name: str, *, for_body: bool) -> None:
+        self._branch, self._name, self._for_body = branch, name, for_body
+        self._variable: Variable | None = None
+        self._next = 0
+
+    def take(self) -> tuple[list[tuple[str, Any]], bool]:
+        run = self._branch.run
+        if self._variable is None:
+            self._variable = self._branch.variables.get(self._name)
+            if self._variable is None:
+                return [], run.body_done or not self._for_body
+        variable = self._variable
+        new = variable.chunks[self._next :]
+        text = "".join(chunk.text for chunk in new)
+        out: list[tuple[str, Any]] = []
+        if new and (text or variable.settled):  # chunks without text wait for the next ones
+            self._next = len(variable.chunks)
+            out.append((text, gen_meta(variable.request_id, new)))
+        if variable.settled and variable.failure is None and not variable.chunks:
+            out.append((_as_text(variable.value), variable.meta))
+        return out, variable.settled
+
+    def check(self) -> None:
+        self._branch.settled(self._name, for_body=self._for_body)
+
+
+def _as_text(value: object) -> str:
+    """A variable that did not come piece by piece is one piece; of several samples, the first."""
+    first = value[0] if isinstance(value, list) and value else value
+    return first if isinstance(first, str) else str(first)
+
+
+def follow(run: Run, cursor: Cursor[T]) -> Iterator[T]:
+    """Blocks for each next piece; ends with the cursor, raising what went wrong."""
+    ended = False
+    while not ended:
+        with run.changed:
+            pieces, ended = cursor.take()
+            while not pieces and not ended:
+                run.changed.wait()
+                pieces, ended = cursor.take()
+        yield from pieces
+    cursor.check()
+
+
+async def follow_async(run: Run, cursor: Cursor[T]) -> AsyncIterator[T]:
+    """The same for an event loop, which is never blocked."""
+    import asyncio  # a slow import that most programs do without
+
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+
+    def wake() -> None:
+        if not loop.is_closed():  # a generator that was left behind by its loop
+            loop.call_soon_threadsafe(changed.set)
+
+    with run.watched(wake):
+        ended = False
+        while not ended:
+            changed.clear()
+            with run.changed:
+                pieces, ended = cursor.take()
+            for piece in pieces:
+                yield piece
+            if not pieces and not ended:
+                await changed.wait()
+    cursor.check()

@@ -1,0 +1,69 @@
+"""What a branch has said so far, token-exactly.
+
+Owns: the ids that the engine has confirmed, the text after them that is still to be tokenized, and
+the same history as text and as messages. Written only by the branch's executor. Knows no tokenizer:
+
+    |<-------- ids -------->|<---- tail: texts ---->|
+     confirmed by the engine  not yet sent
+
+Every generation sends `ids + tail`; its answer turns both into ids, so no text is tokenized twice.
+"""
+
+from dataclasses import dataclass, field
+
+from ..runtime.protocol import Ids, Prompt, Text
+
+Message = dict[str, str]
+
+
+@dataclass
+class Transcript:
+    """`pieces` is the whole text in order; `special` marks template text."""
+
+    ids: tuple[int, ...] = ()
+    tail: list[Text] = field(default_factory=list)
+    pieces: list[Text] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    message_start: int = 0  # index into pieces: where the open message's own text begins
+
+    def copy(self) -> "Transcript":
+        return Transcript(
+            self.ids, list(self.tail), list(self.pieces), list(self.messages), self.message_start
+        )
+
+    def prompt(self) -> Prompt:
+        return (Ids(self.ids), *self.tail) if self.ids else tuple(self.tail)
+
+    def append(self, text: str, *, special: bool = False) -> None:
+        """Text that the engine has not seen; it merges with the tail's last text of its kind."""
+        if not text:
+            return
+        self.show(text, special=special)
+        if self.tail and self.tail[-1].special == special:
+            self.tail[-1] = Text(self.tail[-1].text + text, special)
+        else:
+            self.tail.append(Text(text, special))
+
+    def show(self, text: str, *, special: bool = False) -> None:
+        """Text that is already part of the ids, or will be when `settle` is called."""
+        if text:
+            self.pieces.append(Text(text, special))
+
+    def settle(self, ids: tuple[int, ...], tail: str = "") -> None:
+        """The engine's answer: from here on the history is `ids` and then `tail`."""
+        self.ids = ids
+        self.tail = [Text(tail)] if tail else []
+
+    def text(self, start: int = 0) -> str:
+        return "".join(piece.text for piece in self.pieces[start:])
+
+    def end_of_text(self, num_chars: int) -> str:
+        """The last characters, without joining the whole text."""
+        taken: list[str] = []
+        missing = num_chars
+        for piece in reversed(self.pieces):
+            if missing <= 0:
+                break
+            taken.append(piece.text[-missing:])
+            missing -= len(piece.text)
+        return "".join(reversed(taken))

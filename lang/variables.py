@@ -1,0 +1,33 @@
+"""A program's variables as futures.
+
+Owns: one variable's value, meta info and streamed pieces. Written by its executor (or by `set_var`)
+under the run's lock; shared by a branch and its forks.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..runtime.protocol import Chunk
+from .errors import Failure
+
+MetaInfo = dict[str, Any] | list[Any]
+
+
+@dataclass
+class Variable:
+    """Settled once it has a value or a failure; never both, never changed afterwards."""
+
+    name: str | None
+    value: Any = None
+    meta: MetaInfo | None = None
+    failure: Failure | None = None
+    settled: bool = False
+    request_id: str = ""
+    chunks: list[Chunk] = field(default_factory=list)  # of the first sample, as they arrive
+
+    def set(self, value: Any, meta: MetaInfo | None = None) -> None:
+        self.value, self.meta, self.settled = value, meta, True
+
+    def fail(self, failure: Failure) -> None:
+        if not self.settled:
+            self.failure, self.settled = failure, True
