@@ -1,0 +1,45 @@
+"""How much one compilation may cost; knows nothing of what is compiled."""
+
+import time
+from dataclasses import dataclass
+
+from .errors import GrammarError, LimitExceeded
+
+
+@dataclass(frozen=True)
+class CompileLimits:
+    """Bounds of one compilation.
+
+    seconds: wall time, after which the compilation is killed;
+    states: automaton states (of the parts and of the result);
+    memory_mb: MiB that a compilation in the worker process may add to what Python needs.
+    """
+
+    seconds: float = 20.0
+    states: int = 200_000
+    memory_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "states", "memory_mb"):
+            if not getattr(self, name) > 0:
+                raise GrammarError(f"limit {name} must be positive, not {getattr(self, name)!r}")
+
+
+class Meter:
+    """Counts the states that one compilation makes, and raises LimitExceeded past a limit."""
+
+    def __init__(self, limits: CompileLimits) -> None:
+        self.limits = limits
+        self.states = 0
+        self._deadline = time.monotonic() + limits.seconds
+
+    def add(self, states: int = 1) -> None:
+        self.states += states
+        if self.states > self.limits.states:
+            raise LimitExceeded(f"it needs more than {self.limits.states} automaton states")
+        if not self.states & 127:
+            self.check_time()
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise LimitExceeded(f"it took longer than {self.limits.seconds:g} s")
