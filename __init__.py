@@ -1,3 +1,102 @@
-"""Sapwood: programs with gen, select and fork over one radix tree of KV pages."""
+"""Sapwood: programs with gen, select and fork over one radix tree of KV pages.
+
+Owns: the public names, `import sapwood as sw`. What needs torch or a tokenizer is loaded when it is
+first used, so that the import is quick and a program that talks to a remote engine needs neither.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .lang import (
+    ChoicesMethod,
+    Decision,
+    ForkGroup,
+    Node,
+    Program,
+    ProgramError,
+    ProgramState,
+    assistant,
+    assistant_begin,
+    assistant_end,
+    flush_cache,
+    function,
+    gen,
+    gen_int,
+    gen_string,
+    get_server_info,
+    greedy_token_selection,
+    select,
+    set_default_backend,
+    system,
+    system_begin,
+    system_end,
+    token_length_normalized,
+    unconditional_likelihood_normalized,
+    user,
+    user_begin,
+    user_end,
+)
+from .runtime.errors import (
+    Cancelled,
+    EngineDied,
+    EngineError,
+    InvalidRequest,
+    Overloaded,
+    SapwoodError,
+)
+from .runtime.protocol import SamplingParams
+
+if TYPE_CHECKING:
+    from .runtime.engine import Engine
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Cancelled",
+    "ChoicesMethod",
+    "Decision",
+    "Engine",
+    "EngineDied",
+    "EngineError",
+    "ForkGroup",
+    "InvalidRequest",
+    "Node",
+    "Overloaded",
+    "Program",
+    "ProgramError",
+    "ProgramState",
+    "SamplingParams",
+    "SapwoodError",
+    "__version__",
+    "assistant",
+    "assistant_begin",
+    "assistant_end",
+    "flush_cache",
+    "function",
+    "gen",
+    "gen_int",
+    "gen_string",
+    "get_server_info",
+    "greedy_token_selection",
+    "select",
+    "set_default_backend",
+    "system",
+    "system_begin",
+    "system_end",
+    "token_length_normalized",
+    "unconditional_likelihood_normalized",
+    "user",
+    "user_begin",
+    "user_end",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Engine":
+        from .runtime.engine import Engine
+
+        return Engine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..runtime.errors import InvalidRequest
+from ..runtime.protocol import LogprobOptions
 from .executor import Executor, Fork
 from .nodes import Gen, Literal, RoleBegin, RoleEnd, Select, Sequence
 from .run import Run
@@ -24,7 +25,7 @@ from .steps import (
     Scope,
     Score,
 )
-from .variables import MetaInfo, Variable
+from .variables import Meta, Variable
 
 _MAX_PATH = 32  # numbers in a random path; a longer one is folded
 
@@ -81,7 +82,7 @@ class Branch:
         params = sampling.params(node.constraint, node.added_stop)
         logprobs = sampling.logprobs()
         path = (*self.executor.path, self._next_ordinal())
-        variable = self.declare(node.name)
+        variable = self.declare(node.name, logprobs)
         self.executor.submit(Generate(variable, params, logprobs, path, node.location))
 
     def _begin(self, role: str) -> None:
@@ -117,16 +118,16 @@ class Branch:
 
     # --- variables -----------------------------------------------------------------------------
 
-    def declare(self, name: str | None) -> Variable:
+    def declare(self, name: str | None, logprobs: LogprobOptions | None = None) -> Variable:
         """A new variable under this name; an unnamed one is kept nowhere."""
-        variable = Variable(name)
+        variable = Variable(name, logprobs=logprobs)
         if name is not None:
             with self.run.changed:
                 self.variables[name] = variable
                 self.run.announce()
         return variable
 
-    def set(self, name: str, value: Any, meta: MetaInfo | None = None) -> None:
+    def set(self, name: str, value: Any, meta: Meta | None = None) -> None:
         variable = Variable(name)
         variable.set(value, meta)
         with self.run.changed:

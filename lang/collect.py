@@ -4,14 +4,18 @@ Owns: the check that the client kept its word. Pure but for its own lists; one p
 """
 
 from ..runtime.errors import EngineError
-from ..runtime.protocol import Chunk
+from ..runtime.native_format import MetaInfo
+from ..runtime.protocol import Chunk, GenerateRequest
 
 
 class Collector:
-    """`add` in order of arrival; complete once each of the `n` samples has its finish."""
+    """`add` in order of arrival; complete once each sample has its finish. Made when the request
+    is sent: latencies count from then."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, request: GenerateRequest) -> None:
+        n = request.sampling.n
         self.samples: list[list[Chunk]] = [[] for _ in range(n)]
+        self.metas = [MetaInfo(request.request_id, request.logprobs) for _ in range(n)]
         self._unfinished = n
 
     def add(self, chunk: Chunk) -> None:
@@ -21,6 +25,7 @@ class Collector:
         if sample and sample[-1].finish is not None:
             raise EngineError(f"a chunk of sample {chunk.index} arrived after its finish")
         sample.append(chunk)
+        self.metas[chunk.index].add(chunk)
         self._unfinished -= chunk.finish is not None
 
     @property

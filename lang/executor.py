@@ -19,7 +19,6 @@ from ..runtime.protocol import GenerateRequest, ScoreRequest, Scores
 from .choices import describe
 from .collect import Collector
 from .errors import Failure, tail_of
-from .meta import gen_meta
 from .run import Run
 from .steps import (
     AddMessage,
@@ -225,19 +224,13 @@ class Executor:
             self.transcript.prompt(), step.sampling, step.logprobs, random_path=step.path
         )
         pending.request_id = step.variable.request_id = request.request_id
-        collector = Collector(step.sampling.n)
-        sent = time.monotonic()
+        collector = Collector(request)
         stream = self.run.client.generate(request)
         pending.can_abort_by(stream.close)
-        stream.subscribe(partial(self._on_event, step, pending, collector, sent))
+        stream.subscribe(partial(self._on_event, step, pending, collector))
 
     def _on_event(
-        self,
-        step: Generate,
-        pending: Pending,
-        collector: Collector,
-        sent: float,
-        event: Event,
+        self, step: Generate, pending: Pending, collector: Collector, event: Event
     ) -> None:
         try:
             if isinstance(event, BaseException):
@@ -251,19 +244,16 @@ class Executor:
                     if self.run.stream:
                         step.variable.chunks.append(event)
                 if collector.complete:
-                    self._settle(step, pending, collector, time.monotonic() - sent)
+                    self._settle(step, collector)
                 self.run.announce()
             if collector.complete:
                 pending.finish()
         except BaseException as error:  # nobody above could tell the program
             pending.fail(error)
 
-    def _settle(
-        self, step: Generate, pending: Pending, collector: Collector, seconds: float
-    ) -> None:
+    def _settle(self, step: Generate, collector: Collector) -> None:
         texts = collector.texts()
-        request_id = pending.request_id or ""
-        metas = [gen_meta(request_id, sample, seconds) for sample in collector.samples]
+        metas = [meta.as_dict() for meta in collector.metas]
         self.transcript.settle(*collector.continuation())
         if step.sampling.n == 1:
             step.variable.set(texts[0], metas[0])
@@ -277,7 +267,7 @@ class Executor:
             self.transcript.prompt(), step.options, unconditional=step.method.needs_unconditional
         )
         pending.request_id = request.request_id
-        sent = time.monotonic()
+        sent = time.perf_counter()
         future = self.run.client.score(request)
         pending.can_abort_by(future.cancel)
         future.add_done_callback(partial(self._on_scores, step, pending, request, sent))
@@ -303,7 +293,7 @@ class Executor:
                 "completion_tokens": usage.completion_tokens,
                 "cached_tokens": usage.cached_tokens,
                 "forced_tokens": usage.forced_tokens,
-                "e2e_latency": time.monotonic() - sent,
+                "e2e_latency": time.perf_counter() - sent,
                 "choices_method": step.method.name,
                 **describe(scores),
                 **decision.meta,

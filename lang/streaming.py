@@ -7,8 +7,9 @@ blocking iterator and an asynchronous one). A cursor is read under the run's loc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
+from ..runtime.native_format import MetaInfo
+from ..runtime.protocol import Chunk
 from .branch import Branch
-from .meta import gen_meta
 from .run import Run
 from .variables import Variable
 
@@ -62,15 +63,25 @@ class VariableCursor:
             if self._variable is None:
                 return [], run.body_done or not self._for_body
         variable = self._variable
+        if variable.settled and not variable.chunks and variable.failure is None:
+            return [(_as_text(variable.value), variable.meta)], True
         new = variable.chunks[self._next :]
         text = "".join(chunk.text for chunk in new)
-        out: list[tuple[str, Any]] = []
-        if new and (text or variable.settled):  # chunks without text wait for the next ones
-            self._next = len(variable.chunks)
-            out.append((text, gen_meta(variable.request_id, new)))
-        if variable.settled and variable.failure is None and not variable.chunks:
-            out.append((_as_text(variable.value), variable.meta))
-        return out, variable.settled
+        if not new or not (text or variable.settled):
+            return [], variable.settled  # chunks without text wait for the next ones
+        self._next = len(variable.chunks)
+        return [(text, self._meta_of(variable, new))], variable.settled
+
+    def _meta_of(self, variable: Variable, chunks: list[Chunk]) -> dict[str, Any]:
+        """As of the last of these chunks; the log-probabilities are those of these alone."""
+        piece = MetaInfo(variable.request_id, variable.logprobs)
+        for chunk in chunks:
+            piece.add(chunk)
+        meta = piece.as_dict()
+        if variable.settled and variable.meta:
+            whole = variable.meta[0] if isinstance(variable.meta, list) else variable.meta
+            meta["e2e_latency"] = whole["e2e_latency"]
+        return meta
 
     def check(self) -> None:
         self._branch.settled(self._name, for_body=self._for_body)

@@ -7,10 +7,10 @@ under the run's lock; shared by a branch and its forks.
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..runtime.protocol import Chunk
+from ..runtime.protocol import Chunk, LogprobOptions
 from .errors import Failure
 
-MetaInfo = dict[str, Any] | list[Any]
+Meta = dict[str, Any] | list[Any]
 
 
 @dataclass
@@ -19,13 +19,14 @@ class Variable:
 
     name: str | None
     value: Any = None
-    meta: MetaInfo | None = None
+    meta: Meta | None = None
     failure: Failure | None = None
     settled: bool = False
     request_id: str = ""
+    logprobs: LogprobOptions | None = None  # what its generation was asked to report
     chunks: list[Chunk] = field(default_factory=list)  # of the first sample, as they arrive
 
-    def set(self, value: Any, meta: MetaInfo | None = None) -> None:
+    def set(self, value: Any, meta: Meta | None = None) -> None:
         self.value, self.meta, self.settled = value, meta, True
 
     def fail(self, failure: Failure) -> None:
