@@ -25,12 +25,20 @@ class Counts:
     forced_tokens: int = 0
 
 
+@dataclass
+class _Entry:
+    """A request in flight; without a stream it is still being started. Written by Generations."""
+
+    stream: AsyncStream | None = None
+    is_aborted: bool = False
+
+
 class Generations:
     """Starts requests on a client and keeps them abortable until they end."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._running: dict[str, AsyncStream] = {}
+        self._running: dict[str, _Entry] = {}
         self.counts = Counts()
 
     @property
@@ -39,7 +47,7 @@ class Generations:
 
     @asynccontextmanager
     async def started(self, requests: list[GenerateRequest]) -> AsyncIterator[list["Generation"]]:
-        """All of `requests` running side by side; leaving the block aborts whatever has not ended."""
+        """All of `requests`, running side by side; leaving the block aborts what has not ended."""
         async with AsyncExitStack() as stack:
             yield [await stack.enter_async_context(self._started(one)) for one in requests]
 
@@ -48,16 +56,17 @@ class Generations:
         request_id = request.request_id
         if request_id in self._running:
             raise InvalidRequest(f"rid: {request_id!r} is already in flight", field="rid")
+        entry = self._running[request_id] = _Entry()
         outcome = "aborted"
         try:
-            stream = await self._client.generate(request)
-            generation = Generation(stream, self.counts, request.sampling.n)
-            self._running[request_id] = stream
+            entry.stream = await self._client.generate(request)
+            generation = Generation(entry.stream, self.counts, request.sampling.n)
             try:
+                if entry.is_aborted:
+                    await entry.stream.close()
                 yield generation
             finally:
-                del self._running[request_id]
-                await stream.close()
+                await entry.stream.close()
             if generation.is_finished:
                 outcome = "finished"
         except Exception as error:
@@ -65,13 +74,16 @@ class Generations:
                 outcome = "refused" if failure(error).status < 500 else "failed"
             raise
         finally:
+            del self._running[request_id]
             self.counts.requests[outcome] += 1
 
     async def abort(self, prefix: str) -> int:
         """Abort every request in flight whose id begins with `prefix`; the number of them."""
-        found = [stream for name, stream in self._running.items() if name.startswith(prefix)]
-        for stream in found:
-            await stream.close()
+        found = [entry for name, entry in self._running.items() if name.startswith(prefix)]
+        for entry in found:
+            entry.is_aborted = True
+            if entry.stream is not None:
+                await entry.stream.close()
         return len(found)
 
 

@@ -27,8 +27,8 @@ def exposition(counts: Counts, num_running: int, stats: Mapping[str, Any]) -> st
         metric = f"sapwood_{name}_total"
         lines += [*_header(metric, "counter", help_text), f"{metric} {value}"]
     lines += _gauge("sapwood_requests_in_flight", "Generations in flight.", num_running)
-    for name, value in _numbers("", stats):
-        lines += _gauge(f"sapwood_engine_{name}", f"Engine statistic {name}.", value)
+    for name, number in _numbers("", stats):
+        lines += _gauge(f"sapwood_engine_{name}", f"Engine statistic {name}.", number)
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ from ..runtime.errors import Cancelled
 from ..runtime.protocol import Chunk
 from .body import read_record
 from .generations import Generation
-from .native_answer import Sample, sample_object, samples
+from .native_answer import Sample, samples
 from .native_request import Generate, generate
 from .native_schema import GenerateBody
 from .service import Service
@@ -38,7 +38,7 @@ def native_router(service: Service) -> APIRouter:
 async def _events(service: Service, wanted: Generate) -> AsyncGenerator[dict[str, Any]]:
     """One object per chunk; in a list each says whose it is by `index`."""
     async for sample in _progress(service, wanted, samples(wanted.requests)):
-        shown = sample_object(sample, with_prompt_ids=wanted.with_prompt_ids)
+        shown = sample.as_dict(with_prompt_ids=wanted.with_prompt_ids)
         yield shown | ({"index": sample.place} if wanted.as_list else {})
 
 
@@ -47,9 +47,7 @@ async def _objects(service: Service, wanted: Generate) -> list[dict[str, Any]]:
     async for _ in _progress(service, wanted, table):
         pass
     return [
-        sample_object(sample, with_prompt_ids=wanted.with_prompt_ids)
-        for row in table
-        for sample in row
+        sample.as_dict(with_prompt_ids=wanted.with_prompt_ids) for row in table for sample in row
     ]
 
 
@@ -65,7 +63,7 @@ async def _progress(
                 yield sample
                 continue
             for sample in table[which]:
-                if sample.seconds is None:
+                if not sample.is_finished:
                     sample.abort()
                     yield sample
 

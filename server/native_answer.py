@@ -1,36 +1,45 @@
-"""Samples as the native API shows them: text, output ids and meta info."""
+"""The samples of one native request, each in its place."""
 
-from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
-from ..runtime.protocol import Chunk, GenerateRequest
-from .answers import Answer
+from ..runtime.native_format import NativeAnswer
+from ..runtime.protocol import Chunk, GenerateRequest, Usage
+
+ABORTED = {"type": "abort", "message": "the request was aborted", "status_code": 499}
 
 
-@dataclass
 class Sample:
-    """One sample of one prompt. Written only by `add` and `abort`.
+    """One sample of one prompt. `place`: in the answer, where samples of one prompt stand side by
+    side."""
 
-    `place`: its place in the answer, samples of one prompt side by side. `seconds`: from the start
-    to its end.
-    """
-
-    request: GenerateRequest
-    place: int
-    answer: Answer = field(default_factory=Answer)
-    begin: float = field(default_factory=perf_counter)
-    seconds: float | None = None
-    is_aborted: bool = False
+    def __init__(self, request: GenerateRequest, index: int, place: int) -> None:
+        self.place = place
+        self._index = index
+        self._answer = NativeAnswer(request.request_id, request.logprobs)
+        self._prompt_ids: tuple[int, ...] | None = None
+        self._is_aborted = False
+        self.is_finished = False
 
     def add(self, chunk: Chunk) -> None:
-        self.answer.add(chunk)
-        if chunk.finish is not None:
-            self.seconds = perf_counter() - self.begin
+        self._answer.add(chunk)
+        self.is_finished = chunk.finish is not None
+        if chunk.prompt_ids is not None:
+            self._prompt_ids = chunk.prompt_ids
 
     def abort(self) -> None:
-        self.is_aborted = True
-        self.seconds = perf_counter() - self.begin
+        """What has come so far is the answer."""
+        if self._prompt_ids is None:
+            self._answer.add(Chunk(self._index, "", (), Usage(0, 0, 0, 0)))
+        self._is_aborted = True
+
+    def as_dict(self, *, with_prompt_ids: bool) -> dict[str, Any]:
+        """What is known so far."""
+        shown = self._answer.as_dict()
+        if self._is_aborted:
+            shown["meta_info"]["finish_reason"] = ABORTED
+        if with_prompt_ids:
+            shown["prompt_token_ids"] = list(self._prompt_ids or ())
+        return shown
 
 
 def samples(requests: list[GenerateRequest]) -> list[list[Sample]]:
@@ -38,20 +47,7 @@ def samples(requests: list[GenerateRequest]) -> list[list[Sample]]:
     table: list[list[Sample]] = []
     place = 0
     for request in requests:
-        places = range(place, place + request.sampling.n)
-        table.append([Sample(request, one) for one in places])
-        place += request.sampling.n
+        num = request.sampling.n
+        table.append([Sample(request, index, place + index) for index in range(num)])
+        place += num
     return table
-
-
-def sample_object(sample: Sample, *, with_prompt_ids: bool) -> dict[str, Any]:
-    """What is known of the sample so far."""
-    answer = sample.answer
-    shown: dict[str, Any] = {
-        "text": answer.text,
-        "output_ids": answer.token_ids,
-        "meta_info": _meta(sample),
-    }
-    if with_prompt_ids:
-        shown["prompt_token_ids"] = list(answer.prompt_ids)
-    return shown

@@ -45,7 +45,7 @@ def sampling(body: SamplingFields, max_tokens: int | None) -> SamplingParams:
         stop=tuple(body.stop or ()),
         stop_token_ids=tuple(body.stop_token_ids or ()),
         stop_regex=tuple(body.stop_regex or ()),
-        logit_bias=tuple((body.logit_bias or {}).items()),
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
         constraint=constraint(body),
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )

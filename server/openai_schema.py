@@ -34,11 +34,11 @@ Refused = Annotated[None, only()]
 Strings = Annotated[list[str], BeforeValidator(one_or_many)]
 
 
-def _bias(value: dict[str, float]) -> dict[int, float]:
+def _token_ids(value: dict[str, float]) -> dict[str, float]:
     for name in value:
-        if not name.isdecimal():
+        if not (name.isascii() and name.isdecimal() and len(name) < 20):
             raise ValueError(f"{quoted(name)} is not a token id")
-    return {int(name): bias for name, bias in value.items()}
+    return value
 
 
 class StreamOptions(Body):
@@ -84,7 +84,7 @@ class SamplingFields(Body):
     seed: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: Annotated[dict[str, float], AfterValidator(_bias)] | None = None
+    logit_bias: Annotated[dict[str, float], AfterValidator(_token_ids)] | None = None
     response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -7,7 +7,8 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -103,29 +104,42 @@ async def merged(sources: list[AsyncIterator[Item]]) -> AsyncIterator[tuple[int,
         async for item in sources[0]:
             yield 0, item
         return
-    queue: asyncio.Queue[tuple[int, Item | BaseException | None]] = asyncio.Queue()
+    queue: asyncio.Queue[_Item[Item] | _End] = asyncio.Queue()
 
     async def pump(index: int, source: AsyncIterator[Item]) -> None:
+        error: Exception | None = None
         try:
             async for item in source:
-                queue.put_nowait((index, item))
-        except Exception as error:
-            queue.put_nowait((index, error))
-        else:
-            queue.put_nowait((index, None))
+                queue.put_nowait(_Item(index, item))
+        except Exception as raised:
+            error = raised
+        queue.put_nowait(_End(error))
 
     pumps = [asyncio.ensure_future(pump(i, source)) for i, source in enumerate(sources)]
     try:
         running = len(pumps)
         while running:
-            index, item = await queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                running -= 1
+            event = await queue.get()
+            if isinstance(event, _Item):
+                yield event.index, event.item
+            elif event.error is not None:
+                raise event.error
             else:
-                yield index, item
+                running -= 1
     finally:
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class _Item(Generic[Item]):
+    index: int
+    item: Item
+
+
+@dataclass(frozen=True)
+class _End:
+    """A source has ended, perhaps with an error."""
+
+    error: Exception | None

@@ -59,7 +59,7 @@ class Served:
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         try:
-            eventually(lambda: server.started)
+            _eventually(lambda: server.started)
             port = server.servers[0].sockets[0].getsockname()[1]
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -69,7 +69,7 @@ class Served:
             assert not thread.is_alive()
 
 
-def eventually(check: Callable[[], object], seconds: float = 20) -> None:
+def _eventually(check: Callable[[], object], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < end, "it did not come true in time"
@@ -89,3 +89,9 @@ def serve() -> Iterator[Callable[..., Served]]:
     yield make
     for served in made:
         served.client.close()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """`eventually(check)`: wait until it holds, or fail."""
+    return _eventually
