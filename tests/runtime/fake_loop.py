@@ -66,8 +66,8 @@ class FakeLoop:
         self.only_compiling = False
         self._running: dict[str, Running] = {}
         self._aborted: list[str] = []
-        self._num_steps = 0
-        self._closed = False
+        self.num_finished = 0
+        self.is_closed = False
 
     @property
     def has_work(self) -> bool:
@@ -89,11 +89,10 @@ class FakeLoop:
         return {"running": sorted(self._running), "aborted": list(self._aborted)}
 
     def step(self) -> list[FromEngine]:
-        self._num_steps += 1
         return [answer for id in list(self._running) for answer in self._advance(id)]
 
     def close(self) -> None:
-        self._closed = True
+        self.is_closed = True
 
     def _advance(self, id: str) -> list[FromEngine]:
         running = self._running[id]
@@ -120,6 +119,7 @@ class FakeLoop:
         running.num_output += len(token_ids)
         is_last = running.num_output >= max_tokens and request.namespace != "forever"
         if is_last:
+            self.num_finished += 1
             del self._running[id]
         prompt = request.prompt_ids
         options = request.logprobs
