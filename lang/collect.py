@@ -6,6 +6,7 @@ Owns: the check that the client kept its word. Pure but for its own lists; one p
 from ..runtime.errors import EngineError
 from ..runtime.native_format import MetaInfo
 from ..runtime.protocol import Chunk, GenerateRequest
+from .variables import Meta
 
 
 class Collector:
@@ -32,8 +33,11 @@ class Collector:
     def complete(self) -> bool:
         return self._unfinished == 0
 
-    def texts(self) -> list[str]:
-        return ["".join(chunk.text for chunk in sample) for sample in self.samples]
+    def value(self) -> tuple[str | list[str], Meta]:
+        """(text, meta info) of the only sample, or lists of them in sample order."""
+        texts = ["".join(chunk.text for chunk in sample) for sample in self.samples]
+        metas = [meta.as_dict() for meta in self.metas]
+        return (texts[0], metas[0]) if len(texts) == 1 else (texts, metas)
 
     def continuation(self) -> tuple[tuple[int, ...], str]:
         """(ids, tail) from which the program goes on after the first sample."""

@@ -5,20 +5,14 @@ finds the branch at rest runs its steps: the program's thread when it submits on
 dispatcher thread when a request completes. Knows no nodes and no defaults.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from weakref import WeakSet
 
-from ..runtime.client import Event
 from ..runtime.errors import Cancelled
-from ..runtime.protocol import GenerateRequest, ScoreRequest, Scores
-from .choices import describe
-from .collect import Collector
+from .calls import GenerateCall, ScoreCall
 from .errors import Failure, tail_of
+from .pending import Pending, fail_variable
 from .run import Run
 from .steps import (
     AddMessage,
@@ -44,58 +38,6 @@ class Fork:
 Step = TextStep | Generate | Score | Fork
 
 _UNREAD = "nobody reads this branch any more"
-
-
-class Pending:
-    """A step in flight. It ends once, by `finish`, on whatever thread; later news is ignored.
-
-    The thread that started it calls `park` when it has nothing more to do: either the step has
-    ended by then, and that thread goes on, or `finish` will go on. So a chain of steps that
-    complete at once is a loop, not a recursion.
-    """
-
-    def __init__(self, executor: "Executor", step: Step) -> None:
-        self.executor = executor
-        self.step = step
-        self.request_id: str | None = None
-        self.done = False
-        self._parked = False
-        self._abort: Callable[[], object] | None = None
-
-    def can_abort_by(self, abort: Callable[[], object]) -> None:
-        with self.executor.run.changed:
-            self._abort = abort
-            late = self.done
-        if late:
-            abort()
-
-    def park(self) -> bool:
-        """False if the step has ended already."""
-        with self.executor.run.changed:
-            self._parked = not self.done
-            return self._parked
-
-    def fail(self, cause: BaseException) -> None:
-        """End the step and its branch with this error, and the request behind it."""
-        with self.executor.run.changed:
-            failure = self.executor.failure_of(cause, self)
-        self.finish(failure)
-
-    def finish(self, failure: Failure | None = None) -> None:
-        with self.executor.run.changed:
-            if self.done:
-                return
-            self.done = True
-            self.executor.pending = None
-            if failure is not None:
-                _fail_variable(self.step, failure)
-                self.executor.stop(failure)
-            parked, abort = self._parked, self._abort
-            self.executor.run.announce()
-        if failure is not None and abort is not None:
-            abort()
-        if parked:
-            drive(self.executor)
 
 
 def drive(executor: "Executor") -> None:
@@ -125,9 +67,10 @@ class Executor:
         self.path = path
         self.transcript = Transcript()
         self.failure: Failure | None = None
-        self.pending: Pending | None = None
         self.first_piece = 0  # where this branch's own text begins
         self._queue: deque[Step] = deque()
+        self._step: Step | None = None  # the one in flight
+        self._pending: Pending | None = None
         self._origin = origin
         self._active = origin is not None
         self._abandoned = False
@@ -153,23 +96,24 @@ class Executor:
 
     def advance(self, ready: "deque[Executor]") -> None:
         """Run steps until one is in flight or none is left; `ready` gets the branches it wakes."""
-        while (pending := self._next(ready)) is not None:
+        while (started := self._next(ready)) is not None:
+            step, pending = started
             try:
-                self._execute(pending.step, pending, ready)
+                self._execute(step, pending, ready)
             except BaseException as error:
-                pending.fail(error)
+                pending.fail(error, step)
                 if not isinstance(error, Exception):
                     self._next(ready)
                     raise
             if pending.park():
                 return
 
-    def _next(self, ready: "deque[Executor]") -> Pending | None:
+    def _next(self, ready: "deque[Executor]") -> tuple[Step, Pending] | None:
         """The next step; None when there is none, or when they all fell with the branch."""
         with self.run.changed:
             if self.failure is None and self._queue:
-                self.pending = Pending(self, self._queue.popleft())
-                return self.pending
+                self._step, self._pending = self._queue.popleft(), Pending(self)
+                return self._step, self._pending
             while self._queue:
                 assert self.failure is not None
                 self._drop(self._queue.popleft(), self.failure, ready)
@@ -178,7 +122,7 @@ class Executor:
             return None
 
     def _drop(self, step: Step, failure: Failure, ready: "deque[Executor]") -> None:
-        _fail_variable(step, failure)
+        fail_variable(step, failure)
         if isinstance(step, Fork):
             for child in step.children:
                 if child._origin is not None:
@@ -189,9 +133,9 @@ class Executor:
     def _execute(self, step: Step, pending: Pending, ready: "deque[Executor]") -> None:
         match step:
             case Generate():
-                self._generate(step, pending)
+                GenerateCall(self.run, self.transcript, step, pending).start()
             case Score():
-                self._score(step, pending)
+                ScoreCall(self.run, self.transcript, step, pending).start()
             case Fork():
                 self._fork(step, ready)
                 pending.finish()
@@ -216,98 +160,6 @@ class Executor:
                 scope.start = len(transcript.pieces)
             case CloseScope(scope, variable):
                 variable.set(transcript.text(scope.start))
-
-    # --- generation ----------------------------------------------------------------------------
-
-    def _generate(self, step: Generate, pending: Pending) -> None:
-        request = GenerateRequest(
-            self.transcript.prompt(), step.sampling, step.logprobs, random_path=step.path
-        )
-        pending.request_id = step.variable.request_id = request.request_id
-        collector = Collector(request)
-        stream = self.run.client.generate(request)
-        pending.can_abort_by(stream.close)
-        stream.subscribe(partial(self._on_event, step, pending, collector))
-
-    def _on_event(
-        self, step: Generate, pending: Pending, collector: Collector, event: Event
-    ) -> None:
-        try:
-            if isinstance(event, BaseException):
-                raise event
-            with self.run.changed:
-                if pending.done:
-                    return
-                collector.add(event)
-                if event.index == 0:
-                    self.transcript.show(event.text)
-                    if self.run.stream:
-                        step.variable.chunks.append(event)
-                if collector.complete:
-                    self._settle(step, collector)
-                self.run.announce()
-            if collector.complete:
-                pending.finish()
-        except BaseException as error:  # nobody above could tell the program
-            pending.fail(error)
-
-    def _settle(self, step: Generate, collector: Collector) -> None:
-        texts = collector.texts()
-        metas = [meta.as_dict() for meta in collector.metas]
-        self.transcript.settle(*collector.continuation())
-        if step.sampling.n == 1:
-            step.variable.set(texts[0], metas[0])
-        else:
-            step.variable.set(texts, metas)
-
-    # --- select --------------------------------------------------------------------------------
-
-    def _score(self, step: Score, pending: Pending) -> None:
-        request = ScoreRequest(
-            self.transcript.prompt(), step.options, unconditional=step.method.needs_unconditional
-        )
-        pending.request_id = request.request_id
-        sent = time.perf_counter()
-        future = self.run.client.score(request)
-        pending.can_abort_by(future.cancel)
-        future.add_done_callback(partial(self._on_scores, step, pending, request, sent))
-
-    def _on_scores(
-        self,
-        step: Score,
-        pending: Pending,
-        request: ScoreRequest,
-        sent: float,
-        future: "Future[Scores]",
-    ) -> None:
-        try:
-            if future.cancelled():
-                raise Cancelled("the scoring was cancelled")
-            scores = future.result()
-            decision = step.method.decide(scores)
-            choice = step.options[decision.index]
-            usage = scores.usage
-            meta = {
-                "id": request.request_id,
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.completion_tokens,
-                "cached_tokens": usage.cached_tokens,
-                "forced_tokens": usage.forced_tokens,
-                "e2e_latency": time.perf_counter() - sent,
-                "choices_method": step.method.name,
-                **describe(scores),
-                **decision.meta,
-            }
-            with self.run.changed:
-                if pending.done:
-                    return
-                self.transcript.show(choice)
-                taken = scores.options[decision.index].token_ids
-                self.transcript.settle(scores.prompt_ids + taken)
-                step.variable.set(choice, meta)
-            pending.finish()
-        except BaseException as error:  # nobody above could tell the program
-            pending.fail(error)
 
     # --- forks ---------------------------------------------------------------------------------
 
@@ -334,6 +186,15 @@ class Executor:
         """The first failure stays; the lock must be held, and `advance` drops the queue."""
         if self.failure is None:
             self.failure = failure
+
+    def end_step(self, failure: Failure | None) -> None:
+        if failure is not None:
+            fail_variable(self._step, failure)
+            self.stop(failure)
+        self._step = self._pending = None
+
+    def resume(self) -> None:
+        drive(self)
 
     def cancel(self, cause: BaseException | None = None) -> None:
         """Abort this branch and every branch forked from it. What is finished stays readable."""
@@ -363,9 +224,10 @@ class Executor:
         with self.run.changed:
             if self.idle and self.run.body_done:
                 return None
-            failure = self.failure_of(cause)
+            request_id = self._pending.request_id if self._pending is not None else None
+            failure = self.failure_of(cause, self._step, request_id)
             self.stop(failure)
-            pending, origin, self._origin = self.pending, self._origin, None
+            pending, origin, self._origin = self._pending, self._origin, None
             self.run.announce()
         if pending is not None:
             pending.finish(failure)
@@ -373,9 +235,10 @@ class Executor:
             drive(self)
         return origin
 
-    def failure_of(self, cause: BaseException, pending: Pending | None = None) -> Failure:
+    def failure_of(
+        self, cause: BaseException, step: object = None, request_id: str | None = None
+    ) -> Failure:
         """What readers will be told; the lock must be held."""
-        step = pending.step if pending is not None else None
         named = step if isinstance(step, Generate | Score) else None
         return Failure(
             cause,
@@ -383,7 +246,7 @@ class Executor:
             named.variable.name if named is not None else None,
             named.location if named is not None else None,
             tail_of(self.transcript.end_of_text(200)),
-            pending.request_id if pending is not None else None,
+            request_id,
         )
 
 
@@ -398,8 +261,3 @@ class Lineage:
         while link is not None and link is not other:
             link = link.parent
         return link is other
-
-
-def _fail_variable(step: Step, failure: Failure) -> None:
-    if isinstance(step, Generate | Score | CloseScope):
-        step.variable.fail(failure)

@@ -1,0 +1,108 @@
+"""The two steps that ask the engine, from request to answer.
+
+Owns: what becomes of a client's answers: into the transcript and the variable, under the run's
+lock. Callbacks come on the client's dispatcher thread and never block it.
+"""
+
+import time
+from concurrent.futures import Future
+
+from ..runtime.client import Event
+from ..runtime.errors import Cancelled
+from ..runtime.protocol import Chunk, GenerateRequest, ScoreRequest, Scores
+from .choices import describe
+from .collect import Collector
+from .pending import Pending
+from .run import Run
+from .steps import Generate, Score
+from .transcript import Transcript
+
+
+class GenerateCall:
+    """One `Generate` step; `start` returns at once."""
+
+    def __init__(self, run: Run, transcript: Transcript, step: Generate, pending: Pending) -> None:
+        self._run, self._transcript, self._step, self._pending = run, transcript, step, pending
+        self._request = GenerateRequest(
+            transcript.prompt(), step.sampling, step.logprobs, random_path=step.path
+        )
+        self._collector = Collector(self._request)
+
+    def start(self) -> None:
+        request_id = self._request.request_id
+        self._pending.request_id = self._step.variable.request_id = request_id
+        stream = self._run.client.generate(self._request)
+        self._pending.can_abort_by(stream.close)
+        stream.subscribe(self._on_event)
+
+    def _on_event(self, event: Event) -> None:
+        try:
+            if isinstance(event, BaseException):
+                raise event
+            with self._run.changed:
+                if self._pending.done:
+                    return
+                self._take(event)
+                self._run.announce()
+            if self._collector.complete:
+                self._pending.finish()
+        except BaseException as error:  # nobody above could tell the program
+            self._pending.fail(error, self._step)
+
+    def _take(self, chunk: Chunk) -> None:
+        self._collector.add(chunk)
+        if chunk.index == 0:
+            self._transcript.show(chunk.text)
+            if self._run.stream:
+                self._step.variable.chunks.append(chunk)
+        if self._collector.complete:
+            self._transcript.settle(*self._collector.continuation())
+            self._step.variable.set(*self._collector.value())
+
+
+class ScoreCall:
+    """One `Score` step; `start` returns at once."""
+
+    def __init__(self, run: Run, transcript: Transcript, step: Score, pending: Pending) -> None:
+        self._run, self._transcript, self._step, self._pending = run, transcript, step, pending
+        self._request = ScoreRequest(
+            transcript.prompt(), step.options, unconditional=step.method.needs_unconditional
+        )
+        self._sent = time.perf_counter()
+
+    def start(self) -> None:
+        self._pending.request_id = self._request.request_id
+        future = self._run.client.score(self._request)
+        self._pending.can_abort_by(future.cancel)
+        future.add_done_callback(self._on_scores)
+
+    def _on_scores(self, future: Future[Scores]) -> None:
+        try:
+            if future.cancelled():
+                raise Cancelled("the scoring was cancelled")
+            scores = future.result()
+            decision = self._step.method.decide(scores)
+            choice = self._step.options[decision.index]
+            taken = scores.options[decision.index].token_ids
+            meta = self._facts(scores) | describe(scores) | decision.meta
+            with self._run.changed:
+                if self._pending.done:
+                    return
+                self._transcript.show(choice)
+                self._transcript.settle(scores.prompt_ids + taken)
+                self._step.variable.set(choice, meta)
+            self._pending.finish()
+        except BaseException as error:  # nobody above could tell the program
+            self._pending.fail(error, self._step)
+
+    def _facts(self, scores: Scores) -> dict[str, object]:
+        usage = scores.usage
+        return {
+            "id": self._request.request_id,
+            "choices_method": self._step.method.name,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "forced_tokens": usage.forced_tokens,
+            "e2e_latency": time.perf_counter() - self._sent,
+        }
