@@ -151,6 +151,11 @@ class ProgramState:
         return name in self._branch.variables
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The names so far, in the order in which they came. Does not wait."""
+        return tuple(self._branch.variables)
+
+    @property
     def ret_value(self) -> Any:
         """What the function returned; from outside, waits for that."""
         run = self._branch.run
