@@ -80,11 +80,11 @@ def scalar_k(block: bytes, type_name: str) -> list[float]:
     d, minimum, packed_scales = half(block[:2]), half(block[2:4]), block[4:16]
     qh, qs = (block[16:48], block[48:]) if type_name == "Q5_K" else (bytes(32), block[16:])
     for sub in range(8):
-        scale, low = six_bit_pair(sub, packed_scales)
+        sub_scale, low = six_bit_pair(sub, packed_scales)
         for i in range(32):
             byte = qs[32 * (sub // 2) + i]
             number = (byte >> 4 if sub % 2 else byte & 15) + 16 * ((qh[i] >> sub) & 1)
-            value = d * np.float32(scale) * np.float32(number) - minimum * np.float32(low)
+            value = d * np.float32(sub_scale) * np.float32(number) - minimum * np.float32(low)
             out[32 * sub + i] = float(value)
     return out
 
