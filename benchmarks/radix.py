@@ -14,6 +14,7 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sapwood.radix_cache import PrefixCache, PrefixMatch
 
 PAGE = 16
