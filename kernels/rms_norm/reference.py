@@ -7,4 +7,4 @@ def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tor
     """x: [..., D]; weight: [D]. All arithmetic in fp32, one rounding at the end."""
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
-    return (wide * scale * weight.float()).to(x.dtype)
+    return (wide * scale * weight.float()).to(weight.dtype)

@@ -18,7 +18,7 @@ from ...kernels.store_kv import store_kv
 from ..forward import ForwardInputs
 from ..kv_cache import KVCache
 from .config import LlamaConfig
-from .layers import Linear, fuse
+from .layers import Head, Linear, fuse
 from .weights import expected_shapes
 
 # A tied embedding serves look-ups and, reordered, the head: up to this size it is kept twice.
@@ -54,7 +54,7 @@ class LlamaModel:
         embedding: torch.Tensor,
         layers: tuple[_Layer, ...],
         norm: torch.Tensor,
-        head: Linear,
+        head: Head,
     ) -> None:
         self.config = config
         self.dtype = embedding.dtype
@@ -113,9 +113,9 @@ class LlamaModel:
         layers = tuple(layer(number) for number in range(config.num_layers))
         norm = read("model.norm.weight")
         if config.tie_embeddings:
-            head = Linear(embedding, pack=embedding.nbytes <= _MAX_SECOND_EMBEDDING)
+            head = Head(embedding, pack=embedding.nbytes <= _MAX_SECOND_EMBEDDING)
         else:
-            head = Linear(read("lm_head.weight"))
+            head = Head(read("lm_head.weight"))
         return cls(config, embedding, layers, norm, head)
 
     @classmethod
@@ -142,7 +142,8 @@ class LlamaModel:
         `kv` has this model's layers, KV heads, head size and dtype; `inputs.attention` was planned
         with this config's group and `sliding_window`.
         """
-        x = F.embedding(inputs.token_ids, self._embedding)
+        # The sum over the layers stays in fp32: in bf16 it alone would double the logits' error.
+        x = F.embedding(inputs.token_ids, self._embedding).float()
         angles = self._angles.at(inputs.positions)
         last = self.config.num_layers - 1
         for number, layer in enumerate(self._layers):
@@ -151,10 +152,10 @@ class LlamaModel:
                 x, attended = x[inputs.logit_rows], attended[inputs.logit_rows]
                 if not len(inputs.logit_rows):
                     return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
-            x = layer.output.add_to(x, attended)
+            x.add_(layer.output(attended))
             hidden = rms_norm(x, layer.mlp_norm, self.config.rms_eps)
-            x = layer.down.add_to(x, silu_mul(layer.gate_up(hidden)))
-        return self._head(rms_norm(x, self._norm, self.config.rms_eps)).float()
+            x.add_(layer.down(silu_mul(layer.gate_up(hidden))))
+        return self._head(rms_norm(x, self._norm, self.config.rms_eps))
 
     def _attend(
         self,
