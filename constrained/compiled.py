@@ -69,6 +69,11 @@ class CompiledGrammar:
     def start(self) -> GrammarState:
         return GrammarState(self)
 
+    def matches(self, text: bytes) -> bool:
+        """Whether `text` is a whole accepted output."""
+        state = self._automaton.step(0, text)
+        return state >= 0 and bool(self._automaton.accepting[state])
+
     def needed(self, state: int) -> int:
         """Fewest tokens (or the bound of `shortest`) from an automaton state to the end."""
         return int(self._distance[state])

@@ -7,6 +7,10 @@ shells around it.
 
 from typing import Any
 
+from .machine import wait_patiently
+
+wait_patiently()  # before torch starts its threads
+# ruff: noqa: E402
 import torch
 
 from ..constrained import GrammarCompiler, Vocabulary
@@ -152,7 +156,9 @@ def assemble(
     arch = model.config
     schedule = resolved.schedule
     num_pages, page_size = resolved.num_pages, resolved.page_size
-    vocabulary = Vocabulary.from_tokenizer(files.tokenizer, eos_ids=files.eos_ids)
+    vocabulary = Vocabulary.from_tokenizer(
+        files.tokenizer, eos_ids=files.eos_ids, size=arch.vocab_size
+    )
     cache = PrefixCache(num_pages, page_size)
     compiler = GrammarCompiler(vocabulary)
     kv = KVCache(

@@ -19,6 +19,15 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+def wait_patiently() -> None:
+    """Let torch's threads sleep, not spin, after each parallel part; call it before torch loads.
+
+    With spinning threads one busy neighbour on a small machine makes a decode step 4 to 10 times
+    slower: everyone spins for a thread that is not running.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def bfloat16_is_fast() -> bool:
     """Has the processor bfloat16 dot products? Without them bfloat16 is slower than float32."""
     return bool(_FAST_BFLOAT16 & cpu_flags())
