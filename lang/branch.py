@@ -40,6 +40,9 @@ class Branch:
         self.roles: tuple[str, ...] = ()  # of the finished messages
         self.open_role: str | None = None
         self.joined = False
+        # What the body returned. Not in the run, which lives as long as a request of it: the value
+        # may hold states, and these must become garbage when their user drops them.
+        self.return_value: Any = None
         self._ordinal = 0
 
     # --- nodes ---------------------------------------------------------------------------------

@@ -221,14 +221,13 @@ def _start(run: Run, call: Callable[[ProgramState], Any]) -> ProgramState:
 
 def _run_body(run: Run, state: ProgramState, call: Callable[[ProgramState], Any]) -> None:
     """Its error is kept in the run, and aborts all that the body started."""
-    value: Any = None
     error: BaseException | None = None
     try:
-        value = call(state)
+        state._branch.return_value = call(state)
     except BaseException as raised:  # whoever reads the state gets it, and `run` raises it
         error = raised
         state._branch.executor.cancel(raised)
-    run.end_body(value, error)
+    run.end_body(error)
 
 
 def _flag(name: str, value: object) -> bool:

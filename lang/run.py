@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
 
 from ..runtime.chat import ChatFormat, chat_format
 from ..runtime.client import Client
@@ -39,7 +38,6 @@ class Run:
         self.changed = threading.Condition()
         self.body_done = False
         self.body_error: BaseException | None = None
-        self.return_value: Any = None
         self._watchers: list[Callable[[], None]] = []
 
     @cached_property
@@ -53,9 +51,9 @@ class Run:
         for watcher in self._watchers:
             watcher()
 
-    def end_body(self, value: Any, error: BaseException | None) -> None:
+    def end_body(self, error: BaseException | None) -> None:
         with self.changed:
-            self.return_value, self.body_error, self.body_done = value, error, True
+            self.body_error, self.body_done = error, True
             self.announce()
 
     @contextmanager

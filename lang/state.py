@@ -163,7 +163,7 @@ class ProgramState:
             run.changed.wait_for(lambda: run.body_done or not self._outside)
         if self._outside and run.body_error is not None:
             raise run.body_error
-        return run.return_value
+        return self._branch.return_value
 
     def __repr__(self) -> str:
         error = self.error()
