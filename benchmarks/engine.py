@@ -19,6 +19,7 @@ from functools import partial
 
 import torch
 import transformers
+from peer import load_peer
 
 import sapwood as sw
 from sapwood.runtime.machine import cpu_flags
@@ -108,12 +109,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma-separated case names")
     options = parser.parse_args()
 
-    path = resolve_model(None)
-    ids = load_tokenizer(path).tokenizer.encode(TEXT * 40, add_special_tokens=False).ids
+    ids = (
+        load_tokenizer(resolve_model(None))
+        .tokenizer.encode(TEXT * 40, add_special_tokens=False)
+        .ids
+    )
     chosen = [c for c in cases(ids) if not options.only or c.name in options.only.split(",")]
-    peer = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=getattr(torch, options.dtype)
-    ).eval()
+    peer = load_peer(getattr(torch, options.dtype))
     flags = cpu_flags() & {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16"}
     print(platform.machine(), *sorted(flags), f"{torch.get_num_threads()} threads", options.dtype)
     versions = {"torch": torch, "transformers": transformers, "sapwood": sw}
