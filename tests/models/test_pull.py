@@ -17,7 +17,8 @@ import pytest
 
 from sapwood.runtime.models import pull as module
 from sapwood.runtime.models.errors import ModelError, ModelNotFound, WrongChecksum
-from sapwood.runtime.models.pull import DEFAULT_MODEL, PackagedModel, cache_dir, pull
+from sapwood.runtime.models.pip_wheel import PackagedModel
+from sapwood.runtime.models.pull import DEFAULT_MODEL, cache_dir, pull
 
 CONTENT = os.urandom(100_000)
 NAME = "made-up"
