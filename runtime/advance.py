@@ -106,7 +106,7 @@ class Advancer:
             cut = end if keeps else start
             if request.min_bytes is None or end <= request.min_bytes:
                 return False
-            return request.grammar is None or request.grammar.matches(
+            return request.grammar is None or request.grammar.grammar.matches(
                 bytes(request.output_bytes[:cut])
             )
 
