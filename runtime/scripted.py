@@ -189,6 +189,12 @@ class ScriptedClient:
 
     # --- for tests --------------------------------------------------------------------------------
 
+    @property
+    def num_held(self) -> int:
+        """How many chunks (or other events) wait for `release`."""
+        with self._lock:
+            return len(self._held)
+
     def release(self) -> None:
         """Let everything that is held go out, in the order in which it was asked for."""
         with self._lock:
@@ -235,12 +241,10 @@ class ScriptedClient:
             if position < len(events)
         ]
         for event, held in out:
-            job = _delivery(stream, event)
-            if held:
-                with self._lock:
-                    self._held.append(job)
-            else:
-                self._jobs.put(job)
+            if not held:
+                self._jobs.put(_delivery(stream, event))
+        with self._lock:
+            self._held += [_delivery(stream, event) for event, held in out if held]
 
     def _answer_score(
         self,

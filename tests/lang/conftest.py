@@ -1,7 +1,9 @@
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from sapwood.runtime.scripted import ScriptedClient
 
 
@@ -17,3 +19,15 @@ def scripted() -> Iterator[Callable[..., ScriptedClient]]:
     yield make
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def release() -> Callable[[ScriptedClient], None]:
+    """Waits until the client holds something back, then lets it go."""
+
+    def wait_and_release(client: ScriptedClient) -> None:
+        while not client.num_held:
+            time.sleep(0.001)
+        client.release()
+
+    return wait_and_release

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+
 import sapwood as sw
 from sapwood.runtime.errors import Cancelled, EngineDied
 from sapwood.runtime.scripted import STALL, Reply

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 import pytest
+
 import sapwood as sw
 from sapwood.runtime.protocol import FinishKind, FinishReason, Ids, Text
 from sapwood.runtime.scripted import TOY_INFO, Reply, decode
