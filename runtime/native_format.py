@@ -125,7 +125,19 @@ def sampling_from_dict(values: Mapping[str, Any]) -> SamplingParams:
         )
     for name in named:
         fields["constraint"] = _constraint(name, given[name])
-    return SamplingParams(**fields)
+    try:
+        return SamplingParams(**fields)
+    except InvalidRequest as error:
+        raise _renamed(error, given) from None
+
+
+def _renamed(error: InvalidRequest, given: Mapping[str, Any]) -> InvalidRequest:
+    """The error in the caller's words: its key instead of our field's name."""
+    for name, (target, _) in _FIELDS.items():
+        if target == error.field and name in given:
+            rest = str(error).removeprefix(f"{target}:")
+            return InvalidRequest(f"{name}:{rest}", field=name)
+    return error
 
 
 def _check_name(name: str, is_given: bool) -> None:

@@ -41,8 +41,6 @@ class TextTokenizer:
         added: dict[int, AddedToken] = tokenizer.get_added_tokens_decoder()
         self._special = {id: added[id] for id in special_ids if id in added}
         self._special_ids = frozenset(self._special)
-        unknown = getattr(tokenizer.model, "unk_token", None)
-        self._unknown_id = None if unknown is None else tokenizer.token_to_id(unknown)
 
     def encode(self, texts: Sequence[Text], *, after_ids: bool = False) -> list[int]:
         """`after_ids`: tokens precede the text (but a BOS, before which nothing stands)."""
@@ -69,8 +67,9 @@ class TextTokenizer:
             if id not in self._special_ids:
                 continue
             start, end = encoding.token_to_chars(at) or (0, 0)  # none only beyond the encoding
+            token = self._special[id]
             # A character that the vocabulary lacks is no special token, though it gets one's id.
-            if id != self._unknown_id or text[start:end].strip() == self._special[id].content:
+            if token.normalized or text[start:end].strip() == token.content:
                 found.append(_Found(at, id, start, end))
         return found
 
@@ -124,7 +123,7 @@ class TextTokenizer:
         encoding = tokenizer.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
         found = self._find_special(text, encoding, ids)
-        if not found or len(text) == 1:
+        if not found or len(self._special[found[0].id].content) == 1:
             return ids
         # A model of the unigram kind holds special tokens as ordinary pieces; broken in two, none
         # is left to find.

@@ -120,10 +120,10 @@ def test_the_child_has_a_python_of_its_own(client: ProcessClient) -> None:
 PARENT = """
 import os, signal, sys
 sys.path.append({here!r})
-import conftest
+import text_files
 from sapwood.runtime.process import ProcessClient
 from sapwood.runtime.protocol import GenerateRequest, as_prompt
-client = ProcessClient("fake_loop:build", (), conftest.byte_tokenizer())
+client = ProcessClient("fake_loop:build", (), text_files.single_bytes())
 stream = client.generate(GenerateRequest(as_prompt("ab"), namespace="forever"))
 next(iter(stream))
 print(client.pid, flush=True)

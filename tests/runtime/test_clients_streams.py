@@ -194,8 +194,8 @@ def test_a_callback_may_close_the_client(byte_files: TokenizerFiles) -> None:
         client.close()
         closed.set()
 
-    client.generate(ask("ab", max_tokens=1)).subscribe(close)
     other = client.generate(ask("ab", "forever"))
+    client.generate(ask("ab", max_tokens=1)).subscribe(close)
     assert closed.wait(SECONDS)
     with pytest.raises(EngineDied):
         list(other)
@@ -347,11 +347,11 @@ def test_close_ends_both_threads(byte_files: TokenizerFiles) -> None:
 SCRIPT = """
 import sys
 sys.path.append({here!r})
-import fake_loop, conftest
+import fake_loop, text_files
 from sapwood.runtime.local import LocalClient
 from sapwood.runtime.process import ProcessClient
 from sapwood.runtime.protocol import GenerateRequest, as_prompt
-files = conftest.byte_tokenizer()
+files = text_files.single_bytes()
 made = [LocalClient(fake_loop.build, files), ProcessClient("fake_loop:build", (), files)]
 request = GenerateRequest(as_prompt("ab"), namespace="forever")
 streams = [client.generate(request) for client in made]
