@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.protocol import Text
 from sapwood.runtime.token_table import TokenTable
 from sapwood.runtime.tokenization import TextTokenizer
-from sapwood.runtime.tokenizer import TokenizerFiles
+from sapwood.runtime.tokenizer import TokenizerFiles, load_tokenizer
 
 sys.path.append(str(Path(__file__).parent))
 text_files = importlib.import_module("text_files")
@@ -200,3 +201,15 @@ def test_the_tokenizer_that_was_handed_in_is_unchanged() -> None:
     tokenizer.encode(chat("<|im_end|>"))
     assert files.tokenizer.to_str() == before
     assert files.tokenizer.encode_special_tokens is False
+
+
+def test_the_default_models_tokenizer() -> None:
+    files = load_tokenizer(resolve_model(None, progress=False))
+    tokenizer = TextTokenizer(files.tokenizer, files.special_token_ids)
+    start, end = (files.tokenizer.token_to_id(text) for text in ("<|im_start|>", "<|im_end|>"))
+    ids = tokenizer.encode(chat("Say <|im_start|> 3 times,\n then 🙂<|im_end|>"))
+    assert (ids[0], ids[-1]) == (start, end)
+    assert not {start, end} & set(ids[1:-1])
+    harmless = "".join(part.text for part in chat("Say it 37 times,\n\n  then 🙂 木"))
+    expected = files.tokenizer.encode(harmless, add_special_tokens=False).ids
+    assert tokenizer.encode(chat("Say it 37 times,\n\n  then 🙂 木")) == expected
