@@ -1,25 +1,26 @@
 """The main job in one program: roles, gen, select, fork and join, a JSON schema, one shared prefix.
 
-Look at the colours (what the model wrote; what the grammar dictated is in it) and at the table in
-the end: how many prompt tokens each step needed, and how many of them were already in the tree.
+Look at the green text (the model's turns) and at the table: how many of each step's prompt tokens
+were already in the tree, and how many tokens the schema dictated.
 """
 
 import sys
-import time
 
 import sapwood as sw
 
+SEASONS = ["spring", "summer", "autumn", "winter"]
 CARD = {
     "type": "object",
     "properties": {
         "place": {"type": "string", "maxLength": 20},
-        "season": {"enum": ["spring", "summer", "autumn", "winter"]},
+        "season": {"enum": SEASONS},
         "days": {"type": "integer"},
         "pack": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 3},
     },
     "required": ["place", "season", "days", "pack"],
     "additionalProperties": False,
 }
+GREEN, DIM, PLAIN = ("\33[32m", "\33[2m", "\33[0m") if sys.stdout.isatty() else ("", "", "")
 
 
 @sw.function
@@ -28,7 +29,7 @@ def plan_trip(s, place):
     s += sw.user(f"Why should I visit {place}?")
     s += sw.assistant(sw.gen("reason", max_tokens=40, stop="."))
     s += sw.user("Which season is best?")
-    s += sw.assistant(sw.select("season", choices=["spring", "summer", "autumn", "winter"]))
+    s += sw.assistant(sw.select("season", choices=SEASONS))
     branches = s.fork(3)
     for branch, topic in zip(branches, ["food", "walks", "music"], strict=True):
         branch += sw.user(f"One tip about {topic}.")
@@ -39,22 +40,19 @@ def plan_trip(s, place):
 
 
 def main():
-    green, dim, plain = ("\33[32m", "\33[2m", "\33[0m") if sys.stdout.isatty() else ("", "", "")
-    with sw.Engine() as engine:
-        begin, before = time.perf_counter(), engine.stats()
-        state = plan_trip.run(place="Lisbon", temperature=0, stream=True, backend=engine)
-        for piece in state.text_iter():
-            print(piece, end="", flush=True)
-        state.sync()
-        seconds, after = time.perf_counter() - begin, engine.stats()
-        print(f"\n\n{dim}tips from the branches:{plain}")
-        for tip in state["tip"]:
-            print(f"  {green}{tip.strip()}{plain}")
-        count = {name: after[name] - before[name] for name in after if name.startswith("tokens_")}
-        print(f"\n{'tokens computed':<28}{count['tokens_computed']:>8}")
-        print(f"{'tokens reused from the tree':<28}{count['tokens_reused']:>8}")
-        print(f"{'forced by the grammar':<28}{count['tokens_forced']:>8}")
-        print(f"{'seconds':<28}{seconds:>8.2f}")
+    state = plan_trip.run(place="Lisbon", temperature=0, stream=True)
+    for piece in state.text_iter():
+        piece = piece.replace("<|im_start|>assistant\n", f"<|im_start|>assistant\n{PLAIN}{GREEN}")
+        print(piece.replace("<|im_end|>", f"{PLAIN}{DIM}<|im_end|>"), end="", flush=True)
+    print(PLAIN, *(f"tip: {GREEN}{tip.strip()}{PLAIN}" for tip in state["tip"]), sep="\n")
+    print("\nstep       tokens in    reused  computed    forced   seconds")
+    for name in ("reason", "season", "tip", "card"):
+        metas = state.get_meta_info(name)
+        for meta in metas if isinstance(metas, list) else [metas]:
+            tokens, reused, forced = (meta[f"{k}_tokens"] for k in ("prompt", "cached", "forced"))
+            computed = tokens - reused + meta["completion_tokens"]
+            figures = "".join(f"{n:>10}" for n in (tokens, reused, computed, forced))
+            print(f"{name:<10}{figures}{meta['e2e_latency']:>10.2f}")
 
 
 if __name__ == "__main__":
