@@ -131,8 +131,34 @@ def _fraction(low: str, high: str | None, above: bool, below: bool) -> str:
     last = 10**width - 1 if high is None else int(high) - below
     if first > last:
         return _NEVER
-    full = _same_length(str(first).rjust(width, "0"), str(last).rjust(width, "0"))
-    return rf"(\.{full})?" if first == 0 else rf"\.{full}"
+    digits = _at_most_as_long(str(first).rjust(width, "0"), str(last).rjust(width, "0"))
+    return rf"(\.{digits})?" if first == 0 else rf"\.{digits}"
+
+
+def _at_most_as_long(low: str, high: str) -> str:
+    """Digits, at least one, that lie from `low` to `high` when zeros fill up their length."""
+    rest = len(low) - 1
+    zeros, nines = "0" * rest, "9" * rest
+    first, last = int(low[0]), int(high[0])
+    if first == last:
+        return low[0] + _or_none(low[1:], high[1:])
+    options: list[str] = []
+    if low[1:] != zeros:
+        options.append(low[0] + _or_none(low[1:], nines))
+        first += 1
+    if high[1:] != nines:
+        options.append(high[0] + _or_none(zeros, high[1:]))
+        last -= 1
+    if first <= last:
+        options.append(f"[{first}-{last}]" + (f"[0-9]{{0,{rest}}}" if rest else ""))
+    return _any(options)
+
+
+def _or_none(low: str, high: str) -> str:
+    if not low:
+        return ""
+    digits = _at_most_as_long(low, high)
+    return digits if int(low) else f"({digits})?"
 
 
 def _any(options: list[str]) -> str:

@@ -64,7 +64,9 @@ def parse(pattern: str, dialect: Dialect) -> Parsed:
         return Parsed(scanned, parse_pattern(scanned.structure))
     except re.error as error:
         raise GrammarError(f"it is not a valid regex: {error}") from error
-    except (RecursionError, OverflowError) as error:
+    except OverflowError as error:
+        raise GrammarError(f"a repetition count is out of range: {error}") from error
+    except RecursionError as error:
         raise GrammarError("the regex is nested too deeply") from error
     except InvalidSyntax as error:
         raise GrammarError("the regex could not be parsed") from error
