@@ -62,12 +62,6 @@ class ChatFormat:
                 f"{self.name} has no chat template: send a plain prompt instead of messages",
                 field="messages",
             )
-        for reserved in ("messages", "add_generation_prompt"):
-            if reserved in kwargs:
-                raise ChatTemplateError(
-                    f"chat_template_kwargs: {reserved!r} is set by the request itself",
-                    field="chat_template_kwargs",
-                )
         values = {"tools": None, "documents": None} | self._special_tokens | kwargs
         try:
             return self._render(
@@ -219,6 +213,8 @@ class ChatFormat:
         if role == "assistant" and roles:
             heads.insert(0, self.render(messages[:-1], add_generation_prompt=True))
         stable = [head for head in heads if head.startswith(before)]
+        if len(heads) == 2 and stable == heads[:1] == [before]:
+            stable = []  # a template without generation prompt: only the messages tell its markup
         if not stable:
             raise ChatTemplateError(
                 f"the chat template of {self.name} is not prefix-stable: once a {role} message "
