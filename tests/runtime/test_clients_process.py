@@ -77,6 +77,8 @@ def test_close_ends_the_child(client: ProcessClient) -> None:
     assert is_alive(client.pid)
     client.close()
     assert not is_alive(client.pid)
+    transport: Any = client._transport
+    assert transport._process.returncode == 0  # by itself, not killed after the grace time
 
 
 def test_a_child_that_does_not_hear_is_killed(
