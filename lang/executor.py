@@ -45,9 +45,11 @@ def drive(executor: "Executor") -> None:
     ready = deque([executor])
     interrupt: BaseException | None = None
     while ready:
+        current = ready.popleft()
         try:
-            ready.popleft().advance(ready)
-        except BaseException as error:  # Ctrl-C: the others must not be left asleep
+            current.advance(ready)
+        except BaseException as error:  # Ctrl-C: no branch may be left asleep
+            current.interrupt(error, ready)
             interrupt = error
     if interrupt is not None:
         raise interrupt
@@ -100,11 +102,8 @@ class Executor:
             step, pending = started
             try:
                 self._execute(step, pending, ready)
-            except BaseException as error:
+            except Exception as error:
                 pending.fail(error, step)
-                if not isinstance(error, Exception):
-                    self._next(ready)
-                    raise
             if pending.park():
                 return
 
@@ -186,6 +185,16 @@ class Executor:
         """The first failure stays; the lock must be held, and `advance` drops the queue."""
         if self.failure is None:
             self.failure = failure
+
+    def interrupt(self, cause: BaseException, ready: "deque[Executor]") -> None:
+        """`advance` was broken off somewhere: end the branch as it stands."""
+        with self.run.changed:
+            failure = self.failure_of(cause, self._step)
+            self.stop(failure)
+            pending = self._pending
+        if pending is not None:
+            pending.finish(failure)
+        self._next(ready)
 
     def end_step(self, failure: Failure | None) -> None:
         if failure is not None:

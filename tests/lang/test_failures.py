@@ -341,3 +341,25 @@ def test_bad_options_are_refused_at_the_line_that_says_them(scripted):
         s += "go on"
 
     assert sw.function(body).run(backend=scripted([])).text() == "go on"
+
+
+def test_an_interrupt_while_a_request_is_sent_leaves_nothing_asleep(scripted):
+    def script(request):
+        if len(client.requests) == 2:
+            raise KeyboardInterrupt
+        return Reply("x", hold_after=0)
+
+    client = scripted(script)
+    kept = []
+
+    def body(s):
+        forks = s.fork(2)
+        kept.extend(forks)
+        forks += sw.gen("v") + "later" + sw.gen("w")
+
+    with pytest.raises(KeyboardInterrupt):
+        sw.function(body).run(backend=client)
+    for branch in kept:
+        with pytest.raises((sw.ProgramError, KeyboardInterrupt)):
+            branch["w"] if "w" in branch else branch.sync()
+    assert client.aborted == [client.requests[0].request_id]
