@@ -1,7 +1,14 @@
-"""Fixtures that several folders share: the default model as transformers reads it."""
+"""What several folders share: the default model as transformers reads it; Triton's interpreter."""
+
+import os
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton reads this when it is first imported, which transformers does at some point.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import transformers
 
 

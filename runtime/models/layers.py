@@ -68,9 +68,8 @@ class Head:
         if self.is_copy and weight.dtype is torch.bfloat16:
             # Low ids are the frequent tokens, the ones with large logits, in BPE vocabularies.
             self._typical = weight[:_FREQUENT_TOKENS].float().mean(dim=0)
-            weight = torch.cat(
-                [(rows.float() - self._typical).bfloat16() for rows in weight.split(8_192)]
-            )
+            chunks = torch.split(weight, 8_192)  # never the whole matrix in fp32
+            weight = torch.cat([(rows.float() - self._typical).bfloat16() for rows in chunks])
         self._linear = Linear(weight, pack=pack)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,26 @@
+"""apply_mask on the GPU: writes only the forbidden tokens, reads no logits."""
+
+import torch
+import triton
+import triton.language as tl
+
+_BLOCK = 2_048
+
+
+@triton.jit
+def _kernel(logits, masks, vocab, num_words, row_stride, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = token < vocab
+    word = tl.load(masks + row * num_words + token // 32, mask=inside, other=-1)
+    forbidden = ((word >> (token % 32)) & 1) == 0
+    tl.store(logits + row * row_stride + token, float("-inf"), mask=inside & forbidden)
+
+
+def apply_mask_triton(logits: torch.Tensor, masks: torch.Tensor) -> None:
+    """Shapes as in `apply_mask`; each row of logits is contiguous."""
+    rows, vocab = logits.shape
+    masks = masks.contiguous()
+    if rows:
+        grid = (rows, triton.cdiv(vocab, _BLOCK))
+        _kernel[grid](logits, masks, vocab, masks.shape[1], logits.stride(0), BLOCK=_BLOCK)
