@@ -76,11 +76,13 @@ def _settled(
     """How many of `ids`, the tokens of `text`, stay whatever follows.
 
     Held back are the last token, all tokens of the run of like characters at the end (a word that
-    may go on), and what changes when any of a few possible next bytes is put after it.
+    may go on) and of the blanks before it, and what changes when any of a few possible next bytes is put after it.
     """
     settled = len(ids) - 1
     word = len(text)
     while word and _like(text[word - 1]) == _like(text[-1]):
+        word -= 1
+    while word and text[word - 1].isspace():
         word -= 1
     prefix = encode(text[:word]) if word else []
     settled = min(settled, _common(ids, prefix))
