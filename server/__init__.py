@@ -1,1 +1,2 @@
-"""HTTP in front of an `AsyncClient`, and the command line. Imports `runtime` alone; nothing here touches a tensor."""
+"""HTTP in front of an `AsyncClient`, and the command line. Imports `runtime` alone; nothing here
+touches a tensor."""

@@ -1,7 +1,8 @@
-"""From the bytes of a request to a checked record, or to an error that names the field and quotes the value.
+"""From the bytes of a request to a checked record, or to an error that names the field and quotes
+the value.
 
-Owns: the size limit, the content type, strict JSON (no NaN, no infinity, no name twice, no half characters) and the
-wording of validation errors. Knows no endpoint.
+Owns: the size limit, the content type, strict JSON (no NaN, no infinity, no name twice, no half
+characters) and the wording of validation errors. Knows no endpoint.
 """
 
 import json
@@ -21,7 +22,8 @@ Record = TypeVar("Record", bound="Body")
 
 
 class Body(BaseModel):
-    """A body, or a part of one: unknown fields are refused, and no value is converted ("1" is not 1)."""
+    """A body, or a part of one: unknown fields are refused, and no value is converted ("1" is not
+    1)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -122,7 +124,8 @@ def _refuse_half_characters(value: Any, path: tuple[int | str, ...]) -> None:
 
 
 def checked(record: type[Record], value: Any) -> Record:
-    """`value` as `record`. Raises InvalidRequest that names the first field at fault and quotes what it held."""
+    """`value` as `record`. Raises InvalidRequest that names the first field at fault and quotes
+    what it held."""
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body must be a JSON object, got {quoted(value)}")
     try:

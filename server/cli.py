@@ -1,6 +1,7 @@
 """The `sapwood` command: finds the command, runs it, turns errors into one line and an exit status.
 
-Owns: the list of commands. What a command does, and what it must import for that, is its own file's.
+Owns: the list of commands. What a command does, and what it must import for that, is its own
+file's.
 """
 
 import difflib
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol, cast
 
 from ..runtime.errors import SapwoodError
+from ..runtime.models.errors import ModelError
 from .commands.failure import CommandError
 from .version import VERSION
 
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(words)
     except CommandError as error:
         return _say(str(error), error.status)
-    except SapwoodError as error:
+    except (SapwoodError, ModelError) as error:
         return _say(str(error), 1)
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         sys.stderr.close()

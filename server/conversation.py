@@ -1,4 +1,5 @@
-"""A conversation that grows turn by turn, token-exactly: what was computed once is not computed again.
+"""A conversation that grows turn by turn, token-exactly: what was computed once is not computed
+again.
 
 Owns: the parts of the prompt so far. Knows no terminal.
 """

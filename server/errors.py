@@ -1,6 +1,7 @@
 """One table: which exception is which status, and how an error looks on the wire.
 
-Owns: status codes and error bodies. Raised exceptions are the runtime's, plus the few here that only HTTP can meet.
+Owns: status codes and error bodies. Raised exceptions are the runtime's, plus the few here that
+only HTTP can meet.
 
     HttpError (status)
     ├── BadBody           400   not JSON, or not the JSON that we accept
@@ -87,7 +88,8 @@ class Failure:
 
 
 def failure(error: BaseException) -> Failure:
-    """The table. An exception that nobody foresaw is a 500, logged in full and told in one plain line."""
+    """The table. An exception that nobody foresaw is a 500, logged in full and told in one plain
+    line."""
     match error:
         case HttpError():
             headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}

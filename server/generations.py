@@ -1,4 +1,5 @@
-"""The generations that HTTP callers are waiting for: each is started, counted, abortable by id, and closed exactly once.
+"""The generations that HTTP callers are waiting for: each is started, counted, abortable by id, and
+closed exactly once.
 
 Owns: the table of ids in flight and the request counters. Knows no wire format.
 """

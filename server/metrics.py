@@ -10,7 +10,8 @@ OUTCOMES = ("finished", "aborted", "refused", "failed")
 
 
 def exposition(counts: Counts, num_running: int, stats: Mapping[str, Any]) -> str:
-    """The whole page. Every number among the engine's `stats` becomes a gauge, nested ones joined by "_"."""
+    """The whole page. Every number among the engine's `stats` becomes a gauge, nested ones joined
+    by "_"."""
     lines = [
         *_header("sapwood_requests_total", "counter", "Generations by what became of them."),
         *(

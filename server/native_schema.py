@@ -1,4 +1,5 @@
-"""The native body (SGLang's `/generate`) as a record. Every field either works or is refused by its name."""
+"""The native body (SGLang's `/generate`) as a record. Every field either works or is refused by its
+name."""
 
 from typing import Annotated, Any
 

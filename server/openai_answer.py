@@ -1,6 +1,7 @@
 """Chunks and answers to OpenAI's objects: pure translation, no IO.
 
-Owns: the shapes of chat and completion answers, whole and streamed, of their log-probabilities and their usage.
+Owns: the shapes of chat and completion answers, whole and streamed, of their log-probabilities and
+their usage.
 """
 
 from collections.abc import Iterable, Sequence
@@ -179,7 +180,8 @@ def _completion_choice(
 
 @dataclass
 class Offsets:
-    """Where the next token begins in one choice's text, in characters. Written only by `completion_logprobs`."""
+    """Where the next token begins in one choice's text, in characters. Written only by
+    `completion_logprobs`."""
 
     position: int = 0
 

@@ -1,7 +1,7 @@
 """The routes of OpenAI's API: models, chat completions, completions.
 
-Owns: the order of things — read, check, start, answer whole or stream. What bodies mean is in `openai_request`, what
-answers look like in `openai_answer`.
+Owns: the order of things — read, check, start, answer whole or stream. What bodies mean is in
+`openai_request`, what answers look like in `openai_answer`.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""OpenAI's bodies as records. Every field either works or is refused by its name; none is accepted and ignored.
+"""OpenAI's bodies as records. Every field either works or is refused by its name; none is accepted
+and ignored.
 
-Owns: names, types and the shapes that one field may take ("stop" is a text or a list). Ranges are the runtime's
-(`SamplingParams` checks them), so that every way in refuses the same values.
+Owns: names, types and the shapes that one field may take ("stop" is a text or a list). Ranges are
+the runtime's (`SamplingParams` checks them), so that every way in refuses the same values.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ def one_or_many(value: Any) -> Any:
 
 
 def only(*neutral: object) -> PlainValidator:
-    """A known field that this server does not honour: absent, null or a value that asks for nothing new."""
+    """A known field that this server does not honour: absent, null or a value that asks for nothing
+    new."""
 
     def check(value: Any) -> None:
         if value is not None and value not in neutral:

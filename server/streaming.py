@@ -1,6 +1,7 @@
 """Server-sent events, and callers that leave before their answer is there.
 
-Owns: the framing of events, the end of work whose caller is gone, and the merging of several answers into one.
+Owns: the framing of events, the end of work whose caller is gone, and the merging of several
+answers into one.
 """
 
 import asyncio
@@ -30,7 +31,8 @@ def event(data: Any) -> bytes:
 async def unless_gone(receive: Receive, work: Awaitable[Item]) -> Item:
     """The result of `work`; cancels it and raises ClientDisconnect once the caller has left.
 
-    Call it after the body has been read: from then on the only message to come is that the caller has left.
+    Call it after the body has been read: from then on the only message to come is that the caller
+    has left.
     """
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_gone(receive))
@@ -55,16 +57,18 @@ async def _gone(receive: Receive) -> None:
 
 
 async def streamed(receive: Receive, events: AsyncGenerator[Any], *, openai: bool) -> "EventStream":
-    """The response that streams `events`. It begins with the first of them: a refused request keeps its status."""
+    """The response that streams `events`. It begins with the first of them: a refused request keeps
+    its status."""
     first = await unless_gone(receive, anext(events))
     return EventStream(first, events, openai=openai)
 
 
 class EventStream(Response):
-    """A response of events. An error in mid-stream becomes an error event; [DONE] always comes last.
+    """A response of events. An error in mid-stream becomes an error event; [DONE] always comes
+    last.
 
-    `events` yields the data of each event; it is closed when the answer is complete or the caller has left.
-    `openai`: whether errors take OpenAI's form.
+    `events` yields the data of each event; it is closed when the answer is complete or the caller
+    has left. `openai`: whether errors take OpenAI's form.
     """
 
     media_type = "text/event-stream"
@@ -99,7 +103,8 @@ class EventStream(Response):
 
 
 async def merged(sources: list[AsyncIterator[Item]]) -> AsyncIterator[tuple[int, Item]]:
-    """The items of all sources as they come, each with its source's index. The first error ends all."""
+    """The items of all sources as they come, each with its source's index. The first error ends
+    all."""
     if len(sources) == 1:
         async for item in sources[0]:
             yield 0, item

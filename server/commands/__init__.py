@@ -1,1 +1,2 @@
-"""The commands of `sapwood`, one file each. Importing them loads neither torch nor a web framework."""
+"""The commands of `sapwood`, one file each. Importing them loads neither torch nor a web
+framework."""

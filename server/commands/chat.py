@@ -1,6 +1,7 @@
 """`sapwood chat`: talk to a model in the terminal, or line by line through a pipe.
 
-Answers go to stdout, everything else to stderr. Ctrl-C stops the answer; at the prompt, the program.
+Answers go to stdout, everything else to stderr. Ctrl-C stops the answer; at the prompt, the
+program.
 """
 
 import sys

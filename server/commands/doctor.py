@@ -1,4 +1,5 @@
-"""`sapwood doctor`: what this machine is, which kernels will run, how memory is split, what is missing."""
+"""`sapwood doctor`: what this machine is, which kernels will run, how memory is split, what is
+missing."""
 
 import json
 from argparse import ArgumentParser, Namespace

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ...runtime.config import CacheOptions, EngineConfig, ModelOptions
-from .failure import CommandError
 
 if TYPE_CHECKING:
     from ...runtime.process import ProcessClient
@@ -46,11 +45,7 @@ def engine_config(args: Namespace) -> EngineConfig:
 
 
 def launched(config: EngineConfig) -> ProcessClient:
-    """An engine in a process of its own. Raises CommandError in one line where it cannot start."""
+    """An engine in a process of its own; fetches the default model on first use."""
     from ...runtime.launch import launch
-    from ...runtime.models.errors import ModelError
 
-    try:
-        return launch(config)
-    except ModelError as error:
-        raise CommandError(str(error)) from error
+    return launch(config)

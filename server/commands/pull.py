@@ -2,8 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 
-from .failure import CommandError
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -14,11 +12,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ...runtime.models.source import ModelError, resolve_model
+    from ...runtime.models.source import resolve_model
 
-    try:
-        path = resolve_model(args.model)
-    except ModelError as error:
-        raise CommandError(str(error)) from error
-    print(path)
+    print(resolve_model(args.model))
     return 0

@@ -55,20 +55,21 @@ def run(args: Namespace) -> int:
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket that holds the port, so that nobody waits for a model to load in vain."""
+    if not 0 <= port <= 65535:  # the system's resolver would take it modulo 65536
+        raise CommandError(f"cannot listen on {host}:{port}: a port is from 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise CommandError(f"cannot listen on {host}:{port}: {error}") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        reason = getattr(error, "strerror", None) or error
-        raise CommandError(f"cannot listen on {host}:{port}: {reason}") from None
+        raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return listener
 
 

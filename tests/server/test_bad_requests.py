@@ -97,7 +97,7 @@ BAD: list[tuple[tuple[str, Any], str]] = [
     (chat(logit_bias={"1": 101}), "logit_bias"),
     (complete(logprobs=21), "logprobs"),
     (sampled(temperature=-1), "temperature"),
-    (sampled(max_new_tokens=-1), "max_tokens"),
+    (sampled(max_new_tokens=-1), "max_new_tokens"),
     (sampled(nope=1), "nope"),
     (generate(return_logprob=True, top_logprobs_num=1000), "top_logprobs_num"),
     # fields that contradict each other
@@ -110,6 +110,7 @@ BAD: list[tuple[tuple[str, Any], str]] = [
     (chat(regex="a", json_schema={}), "regex and json_schema"),
     (chat(response_format={"type": "json_schema"}), "response_format.json_schema"),
     (chat(response_format={"type": "xml"}), "response_format.type"),
+    (chat(response_format={"type": "json_object"}), "json_object"),
     (generate(top_logprobs_num=2), "top_logprobs_num"),
     (generate(rid=["a", "b"]), "rid"),
     ((GENERATE, {"text": ["a", "b"], "rid": ["x", "x"]}), "rid"),
