@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := __init__.py __main__.py lang runtime radix_cache kernels constrained server
+ROOMS := lang runtime radix_cache kernels constrained server
 
 .PHONY: demo test test-slow check format bench serve clean
 .DEFAULT_GOAL := help
@@ -50,7 +50,8 @@ check: $(VENV)/.dev
 	@# The repository root is the package: mypy sees it through a folder that holds a link to it.
 	@link=$$(mktemp -d) && ln -s "$(CURDIR)" $$link/sapwood && cd $$link && \
 	  MYPYPATH=$$link "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \
-	    --cache-dir "$(CURDIR)/.mypy_cache" -p sapwood; status=$$?; rm -r $$link; exit $$status
+	    --cache-dir "$(CURDIR)/.mypy_cache" -m sapwood -m sapwood.__main__ \
+	    $(ROOMS:%=-p sapwood.%); status=$$?; rm -r $$link; exit $$status
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_public_api.py
 
 format: $(VENV)/.dev
