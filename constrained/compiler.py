@@ -12,7 +12,7 @@ from typing import Final
 
 from .automaton import Automaton
 from .compiled import CompiledGrammar
-from .errors import GrammarError, LimitExceeded
+from .errors import Exponential, GrammarError, LimitExceeded
 from .limits import CompileLimits
 from .lower import describe, lower
 from .masks import MaskCache
@@ -20,8 +20,8 @@ from .spec import Constraint, JsonSchema, Regex
 from .vocabulary import Vocabulary
 from .worker_pool import WorkerPool
 
-# A compilation within these takes about as long as starting a worker (0.2 s).
-_SMALL: Final = CompileLimits(seconds=0.25, states=30_000)
+# So many states take about as long as starting a worker does (0.2 s); the time is a stopgap.
+_SMALL: Final = CompileLimits(seconds=1.0, states=30_000)
 _SMALL_TEXT: Final = {Regex: 4_000, JsonSchema: 50_000}
 # Parsing is not counted; a class in a pattern with flags costs 15 ms when it is first seen.
 _SMALL_CLASSES: Final = 10
@@ -128,8 +128,8 @@ class GrammarCompiler:
         if _looks_small(spec):
             try:
                 return lower(spec, small)
-            except LimitExceeded:
-                if small.states == self._limits.states:
+            except LimitExceeded as error:
+                if isinstance(error, Exponential) or small.states == self._limits.states:
                     raise
         return self._workers.lower(spec)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from .dfa import Dfa, Row, trimmed
-from .errors import LimitExceeded, Unsupported
+from .errors import Exponential, Unsupported
 from .nfa import FINAL, Nfa
 
 # A subset construction that makes this many states per state of its source is exponential in the
@@ -76,7 +76,7 @@ class _SubsetConstruction:
             self._subsets.append(subset)
             self._nfa.meter.add()
             if number >= self._most:
-                raise LimitExceeded(
+                raise Exponential(
                     f"its automaton grows exponentially: {len(self._nfa.edges)} states became "
                     f"more than {self._most}"
                 )

@@ -4,6 +4,7 @@ ValueError
 └── GrammarError          the constraint cannot be used; the message says where and why
     ├── Unsupported       valid, but a keyword or construct that we do not honour
     └── LimitExceeded     compiling it would take too long, too many states or too much memory
+        └── Exponential   the automaton grows exponentially: no larger limit would help
 """
 
 
@@ -17,3 +18,7 @@ class Unsupported(GrammarError):
 
 class LimitExceeded(GrammarError):
     """Compiling the constraint passed a limit of time, states or memory."""
+
+
+class Exponential(LimitExceeded):
+    """The automaton grows exponentially with the constraint."""

@@ -76,7 +76,8 @@ def _settled(
     """How many of `ids`, the tokens of `text`, stay whatever follows.
 
     Held back are the last token, all tokens of the run of like characters at the end (a word that
-    may go on) and of the blanks before it, and what changes when any of a few possible next bytes is put after it.
+    may go on) and of the blanks before it, and what changes when any of a few possible next bytes
+    is put after it.
     """
     settled = len(ids) - 1
     word = len(text)

@@ -68,6 +68,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+def test_small_constraints_need_no_worker(make):
+    compiler = make()
+    for spec in (Regex("a+"), Choice(("a", "b")), JsonSchema.of({"type": "null"})):
+        compiler.compile(spec)
+    assert not workers(compiler)
+
+
 @pytest.mark.parametrize("spec", [Regex("a+"), Choice(("a", "b")), JsonSchema.of(True)], ids=str)
 def test_equal_specs_share_one_grammar(spec, make):
     compiler = make()
@@ -75,7 +82,6 @@ def test_equal_specs_share_one_grammar(spec, make):
     assert grammar.spec == spec
     twin = type(spec)(next(iter(vars(spec).values())))
     assert compiler.compile(twin) is grammar
-    assert not workers(compiler)  # small: compiled here
 
 
 def test_the_cache_keeps_the_latest(make):
@@ -175,7 +181,7 @@ def test_a_worker_that_dies_is_replaced(make, monkeypatch):
     compiler.compile(Regex("a"))
     (idle,) = workers(compiler)
     os.kill(idle, signal.SIGKILL)
-    wait_until(lambda: not is_running(idle))
+    wait_until(lambda: not compiler._workers._idle[0].is_alive)
     assert compiler.compile(Regex("b")).shortest == 1
     future = compiler.submit(ENDLESS)
     wait_until(lambda: bool(workers(compiler)))
@@ -204,12 +210,19 @@ def test_close_ends_everything_and_fails_what_was_under_way(make):
 
 def test_a_forgotten_compiler_leaves_no_process(monkeypatch):
     monkeypatch.setattr(compiler_module, "_looks_small", lambda spec: False)
-    compiler = GrammarCompiler(BYTES)
-    compiler.compile(Regex("a"))
-    (process,) = workers(compiler)
-    wait_until(lambda: not compiler._in_flight)
-    del compiler
-    wait_until(lambda: not (gc.collect() and False) and not is_running(process))
+
+    def use_and_forget() -> int:
+        compiler = GrammarCompiler(BYTES)
+        compiler.compile(Regex("a"))
+        (process,) = workers(compiler)
+        return process
+
+    def is_gone() -> bool:
+        gc.collect()
+        return not is_running(process)
+
+    process = use_and_forget()
+    wait_until(is_gone)
 
 
 SCRIPT = textwrap.dedent(
