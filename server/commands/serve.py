@@ -8,6 +8,7 @@ import asyncio
 import json
 import signal
 import socket
+import sys
 from argparse import ArgumentParser, Namespace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,7 @@ async def _engine_end(client: "AsyncClient", server: Any) -> bool:
         try:
             await client.control("stats")
         except EngineDied as error:
-            print(f"sapwood: the engine died: {error}", flush=True)
+            print(f"sapwood: the engine died: {error}", file=sys.stderr, flush=True)
             server.should_exit = True
             return True
         await asyncio.sleep(WATCH_SECONDS)
