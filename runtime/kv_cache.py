@@ -1,5 +1,8 @@
 """The keys and values of all cached tokens, by layer and page. Knows no request, row or tree."""
 
+import math
+
+import numpy as np
 import torch
 
 from ..kernels.copy_pages import copy_pages
@@ -29,7 +32,11 @@ class KVCache:
         page_shape = (num_pages, page_size, num_kv_heads, head_dim)
 
         def pages() -> torch.Tensor:
-            return torch.zeros(page_shape, dtype=dtype, device=device)
+            if torch.device(device).type != "cpu":
+                return torch.zeros(page_shape, dtype=dtype, device=device)
+            # Zeroed by the system when first touched: a large pool costs nothing until it is used.
+            size = math.prod(page_shape) * dtype.itemsize
+            return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(page_shape)
 
         self.k = tuple(pages() for _ in range(num_layers))
         self.v = tuple(pages() for _ in range(num_layers))
