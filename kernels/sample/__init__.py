@@ -5,8 +5,9 @@ Owns the op's contract: the order of the limits and the meaning of a uniform. Kn
 
 import torch
 
-from .kept import drop_unkept
+from .numpy_cpu import draw_row
 from .philox import uniforms
+from .reference import draw_reference
 
 __all__ = ["sample", "uniforms"]
 
@@ -26,12 +27,11 @@ def sample(
 
     Temperature 0 takes the largest logit (the lowest id where several are equal). Otherwise logits
     are divided by the temperature, and a token is kept if it satisfies all three limits, each
-    measured on the whole distribution: its rank (by logit, then id) is below top_k; the
-    probability of the tokens ranked before it is at most top_p; its probability is at least min_p
-    times the largest one. The draw is the inverse of the kept tokens' cumulative distribution in
-    token-id order. A row without a finite logit takes the first of its largest ones.
+    measured on the whole distribution, as SGLang does: its rank (by logit, then id) is below top_k;
+    the probability of the tokens ranked before it is at most top_p; its probability is at least
+    min_p times the largest one. The draw is the inverse of the kept tokens' cumulative distribution
+    in token-id order. A row without a finite logit takes the first of its largest ones.
     """
-    rows, vocab = logits.shape
     for name, values in (
         ("temperature", temperature),
         ("top_k", top_k),
@@ -39,8 +39,10 @@ def sample(
         ("min_p", min_p),
         ("uniforms", uniforms),
     ):
-        if values.shape != (rows,):
-            raise ValueError(f"sample: {name} is {tuple(values.shape)} for {rows} rows of logits")
+        if values.shape != logits.shape[:1]:
+            raise ValueError(
+                f"sample: {name} is {tuple(values.shape)} for {logits.shape[0]} rows of logits"
+            )
     if logits.dtype is not torch.float32:
         raise TypeError(f"sample: logits must be float32, got {logits.dtype}")
 
@@ -48,14 +50,11 @@ def sample(
     drawn = torch.nonzero(temperature > 0).flatten()
     if not len(drawn):
         return tokens
-    chosen = logits[drawn]
-    heat = temperature[drawn].unsqueeze(1)
-    largest = chosen.gather(1, tokens[drawn].unsqueeze(1))
-    weights = torch.exp((chosen - largest) / heat)  # the largest is 1
-    drop_unkept(weights, chosen, top_k[drawn], top_p[drawn], min_p[drawn])
-    cumulative = weights.cumsum(dim=1, dtype=torch.float64)
-    targets = uniforms[drawn].unsqueeze(1) * cumulative[:, -1:]
-    picks = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    # Past the end only where nothing was finite.
-    tokens[drawn] = torch.where(picks < vocab, picks, tokens[drawn])
+    limits = (temperature[drawn], top_k[drawn], top_p[drawn], min_p[drawn], uniforms[drawn])
+    if logits.device.type != "cpu":
+        tokens[drawn] = draw_reference(logits[drawn], *limits)
+        return tokens
+    rows = zip(drawn.tolist(), *(values.tolist() for values in limits), strict=True)
+    for row, heat, k, p, floor, uniform in rows:
+        tokens[row] = draw_row(logits[row].numpy(), int(tokens[row]), heat, k, p, floor, uniform)
     return tokens

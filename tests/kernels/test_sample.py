@@ -1,6 +1,7 @@
 """Sampling against a plain definition in float64, and Philox against its published vectors."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapwood.kernels.sample import kept, sample, uniforms
+from sapwood.kernels.sample import numpy_cpu, sample, uniforms
 from sapwood.kernels.sample.philox import philox
+from sapwood.kernels.sample.reference import draw_reference
 
 FULL = 2**32 - 1
 # Known answers of Random123 for philox4x32-10: counter, key, output.
@@ -80,11 +82,11 @@ def naive(
 
 def draw(
     logits: torch.Tensor,
-    temperature: list[float],
-    top_k: list[int],
-    top_p: list[float],
-    min_p: list[float],
-    u: list[float],
+    temperature: Sequence[float],
+    top_k: Sequence[int],
+    top_p: Sequence[float],
+    min_p: Sequence[float],
+    u: Sequence[float],
 ) -> list[int]:
     tokens = sample(
         logits,
@@ -110,19 +112,41 @@ row = st.tuples(
 )
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 1_024])
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("block", [2, 256])
+@settings(deadline=None, max_examples=100)
 @given(rows=st.lists(row, min_size=1, max_size=5))
 def test_equals_the_definition(
-    candidates: int, rows: list[tuple[list[float], float, int, float, float, float]]
+    block: int, rows: list[tuple[list[float], float, int, float, float, float]]
 ) -> None:
+    logits = torch.tensor([r[0] for r in rows])
+    before = logits.clone()
+    limits = [list(column) for column in zip(*rows, strict=True)][1:]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept, "_CANDIDATES", candidates)
-        logits = torch.tensor([r[0] for r in rows])
-        before = logits.clone()
-        got = draw(logits, *(list(column) for column in list(zip(*rows, strict=True))[1:]))  # type: ignore[arg-type]
+        patch.setattr(numpy_cpu, "_BLOCK", block)
+        got = draw(logits, *limits)
     assert torch.equal(logits, before)
-    assert got == [naive(*r) for r in rows]
+    wanted = [naive(*r) for r in rows]
+    assert got == wanted
+    drawn = torch.tensor(limits[0]) > 0
+    columns = [torch.tensor(column)[drawn] for column in limits]
+    columns[-1] = torch.tensor(limits[-1], dtype=torch.float64)[drawn]
+    assert draw_reference(logits[drawn], *columns).tolist() == [
+        token for token, warm in zip(wanted, drawn.tolist(), strict=True) if warm
+    ]
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_equals_the_definition_on_a_large_vocabulary(spread: float) -> None:
+    """Logits in steps of 1/8: hundreds of equal ones at every limit."""
+    num_rows = 48
+    logits = (torch.randn(num_rows, 6_000) * spread * 8).round() / 8
+    temperature = torch.tensor([0.5, 1.0, 1.7] * 16)
+    top_k = torch.tensor([-1, 1, 7, 200, 5_999, 6_000] * 8)
+    top_p = torch.tensor([1.0, 0.9, 0.5, 0.999] * 12)
+    min_p = torch.tensor([0.0, 0.0, 0.0, 0.03] * 12).roll(1)
+    u = torch.from_numpy(uniforms([9] * num_rows, list(range(num_rows))))
+    limits = (temperature, top_k, top_p, min_p, u)
+    assert torch.equal(sample(logits, *limits), draw_reference(logits, *limits))
 
 
 def test_greedy_takes_the_lowest_of_equals() -> None:
@@ -152,6 +176,9 @@ def test_a_row_with_nothing_finite_still_answers() -> None:
         [torch.full((9,), -math.inf), torch.full((9,), math.nan), torch.arange(9.0)]
     )
     got = draw(logits, [1.0] * 3, [3] * 3, [0.5] * 3, [0.1] * 3, [0.5] * 3)
+    everywhere = [torch.full((3,), value) for value in (1.0, 3, 0.5, 0.1)]
+    half = torch.full((3,), 0.5, dtype=torch.float64)
+    assert draw_reference(logits, *everywhere, half).tolist() == got
     assert got[0] == 0 and 0 <= got[1] < 9  # and neither disturbs its neighbour
     assert got[2] == draw(logits[2:], [1.0], [3], [0.5], [0.1], [0.5])[0]
 
@@ -163,7 +190,7 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
     u = [0.1, 0.3, 0.5, 0.7, 0.9, 0.2]
     together = draw(logits, *settings_of, *limits, u)
     alone = [
-        draw(logits[i : i + 1], *([column[i]] for column in (*settings_of, *limits, u)))[0]  # type: ignore[arg-type]
+        draw(logits[i : i + 1], *([column[i]] for column in (*settings_of, *limits, u)))[0]
         for i in range(6)
     ]
     assert together == alone
