@@ -184,7 +184,7 @@ def test_a_worker_that_dies_is_replaced(make, monkeypatch):
     wait_until(lambda: not compiler._workers._idle[0].is_alive)
     assert compiler.compile(Regex("b")).shortest == 1
     future = compiler.submit(ENDLESS)
-    wait_until(lambda: bool(workers(compiler)))
+    wait_until(lambda: bool(compiler._workers._busy))
     (busy,) = workers(compiler)
     os.kill(busy, signal.SIGKILL)
     with pytest.raises(LimitExceeded, match="ended with status -9"):
