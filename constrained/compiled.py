@@ -71,8 +71,7 @@ class CompiledGrammar:
 
     def matches(self, text: bytes) -> bool:
         """Whether `text` is a whole accepted output."""
-        state = self._automaton.step(0, text)
-        return state >= 0 and bool(self._automaton.accepting[state])
+        return self._automaton.accepts(text)
 
     def needed(self, state: int) -> int:
         """Fewest tokens (or the bound of `shortest`) from an automaton state to the end."""

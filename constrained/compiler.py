@@ -23,8 +23,10 @@ from .worker_pool import WorkerPool
 # So many states take about as long as starting a worker does (0.2 s); the time is a stopgap.
 _SMALL: Final = CompileLimits(seconds=1.0, states=30_000)
 _SMALL_TEXT: Final = {Regex: 4_000, JsonSchema: 50_000}
-# Parsing is not counted; a class in a pattern with flags costs 15 ms when it is first seen.
-_SMALL_CLASSES: Final = 10
+# Parsing is not counted: a class for which `re` is asked costs 15 ms when it is first seen. With
+# flags any class may be one, without them only odd ones are.
+_SMALL_CLASSES: Final = 100
+_SMALL_FLAGGED_CLASSES: Final = 10
 _THREADS: Final = 4
 
 
@@ -137,8 +139,8 @@ class GrammarCompiler:
 def _looks_small(spec: Constraint) -> bool:
     """Whether what is not counted (parsing) is quick, so that trying it here costs little."""
     if isinstance(spec, Regex):
-        flagged = "(?" in spec.pattern and spec.pattern.count("[") > _SMALL_CLASSES
-        return len(spec.pattern) <= _SMALL_TEXT[Regex] and not flagged
+        most = _SMALL_FLAGGED_CLASSES if "(?" in spec.pattern else _SMALL_CLASSES
+        return len(spec.pattern) <= _SMALL_TEXT[Regex] and spec.pattern.count("[") <= most
     if isinstance(spec, JsonSchema):
         return len(spec.schema) <= _SMALL_TEXT[JsonSchema]
     return True

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
-from typing import Final, NoReturn, TypeVar, cast, get_args
+from typing import Final, NoReturn, cast, get_args
 
 from .errors import GrammarError, Unsupported
 from .json_numbers import Bound, bounded_integer, bounded_number
@@ -31,6 +31,7 @@ from .json_shape import (
     are_disjoint,
 )
 from .json_strings import FORMATS
+from .json_values import brief, count, escape, expect, number, types_of
 from .spec import JsonSchema, parse_json
 
 ANYTHING_DEPTH: Final = 3
@@ -54,7 +55,6 @@ KEYWORDS: Final = frozenset().union({"type"}, _APPLICATORS, *_OF_TYPE.values())
 """The keywords that are honoured, all compared with the `jsonschema` package in the tests."""
 
 Schema = Mapping[str, object]
-_T = TypeVar("_T")
 
 
 def check_schema(spec: JsonSchema) -> Shape:
@@ -78,7 +78,7 @@ class _Checker:
         if schema is False:
             raise GrammarError(f"{at}: the schema `false` allows no value")
         if not isinstance(schema, dict):
-            raise GrammarError(f"{at}: a schema is an object or a bool, not {_brief(schema)}")
+            raise GrammarError(f"{at}: a schema is an object or a bool, not {brief(schema)}")
         for keyword in schema:
             if keyword not in KEYWORDS and keyword not in ANNOTATIONS:
                 self._refuse(at, keyword, "this keyword is not supported")
@@ -106,7 +106,7 @@ class _Checker:
     def _reference(self, schema: Schema, at: str) -> Shape:
         target = schema["$ref"]
         if not isinstance(target, str) or not target.startswith("#"):
-            self._refuse(at, "$ref", f"only references within the schema are, not {_brief(target)}")
+            self._refuse(at, "$ref", f"only references within the schema are, not {brief(target)}")
         if target in self._open or target == "#":
             self._refuse(at, "$ref", f"{target} is recursive, which is not supported")
         if target not in self._resolved:
@@ -130,7 +130,7 @@ class _Checker:
         return node
 
     def _options(self, schema: Schema, at: str, keyword: str) -> list[Shape]:
-        options = _expect(schema[keyword], list, f"{at}/{keyword}")
+        options = expect(schema[keyword], list, f"{at}/{keyword}")
         if not options:
             raise GrammarError(f"{at}/{keyword}: it needs at least one schema")
         return [self._shape(option, f"{at}/{keyword}/{i}") for i, option in enumerate(options)]
@@ -155,15 +155,15 @@ class _Checker:
     # Given values
 
     def _enum(self, schema: Schema, at: str) -> Shape:
-        return self._values(_expect(schema["enum"], list, f"{at}/enum"), schema, f"{at}/enum")
+        return self._values(expect(schema["enum"], list, f"{at}/enum"), schema, f"{at}/enum")
 
     def _values(self, values: list[object], schema: Schema, at: str) -> Shape:
         allowed = set(self._types(schema, at.rpartition("/")[0]))
-        fitting = [value for value in values if _types_of(value) & allowed]
+        fitting = [value for value in values if types_of(value) & allowed]
         if not fitting:
             raise GrammarError(f"{at}: no value of the declared type")
         texts = tuple(dict.fromkeys(json.dumps(v, ensure_ascii=False) for v in fitting))
-        return Values(texts, frozenset().union(*map(_types_of, fitting)))
+        return Values(texts, frozenset().union(*map(types_of, fitting)))
 
     # Types
 
@@ -176,7 +176,7 @@ class _Checker:
         names = declared if isinstance(declared, list) else [declared]
         for name in names:
             if name not in TYPES:
-                raise GrammarError(f"{at}/type: {_brief(name)} is not a JSON type")
+                raise GrammarError(f"{at}/type: {brief(name)} is not a JSON type")
         if not names:
             raise GrammarError(f"{at}/type: no type is given")
         return [cast(JsonType, name) for name in dict.fromkeys(names)]
@@ -193,8 +193,8 @@ class _Checker:
         return Leaf(kind, json.dumps({"type": kind}))
 
     def _object(self, schema: Schema, at: str) -> Shape:
-        declared = _expect(schema.get("properties", {}), dict, f"{at}/properties")
-        required = _expect(schema.get("required", []), list, f"{at}/required")
+        declared = expect(schema.get("properties", {}), dict, f"{at}/properties")
+        required = expect(schema.get("required", []), list, f"{at}/required")
         others = schema.get("additionalProperties", True)
         if not declared and not required:
             if others is False:
@@ -203,12 +203,12 @@ class _Checker:
                 return Anything(frozenset(("object",)), ANYTHING_DEPTH)
             return Map(self._shape(others, f"{at}/additionalProperties"))
         properties = [
-            Property(name, self._shape(value, f"{at}/properties/{_escape(name)}"), name in required)
+            Property(name, self._shape(value, f"{at}/properties/{escape(name)}"), name in required)
             for name, value in declared.items()
             if value is not False or name in required
         ]
         for name in required:
-            if _expect(name, str, f"{at}/required") not in declared:
+            if expect(name, str, f"{at}/required") not in declared:
                 if others is False:
                     raise GrammarError(f"{at}/required: {name!r} is required, yet not allowed")
                 value = self._shape(others, f"{at}/additionalProperties")
@@ -219,7 +219,7 @@ class _Checker:
         least, most = self._range(schema, at, "minItems", "maxItems")
         if schema.get("uniqueItems", False) is not False and (most is None or most > 1):
             self._refuse(at, "uniqueItems", "it is not supported")
-        prefix = _expect(schema.get("prefixItems", []), list, f"{at}/prefixItems")
+        prefix = expect(schema.get("prefixItems", []), list, f"{at}/prefixItems")
         shapes = [self._shape(item, f"{at}/prefixItems/{i}") for i, item in enumerate(prefix)]
         # After a prefix, more items come only where they are declared or needed.
         items = schema.get("items", not shapes or least > len(shapes))
@@ -236,13 +236,13 @@ class _Checker:
         name, pattern = schema.get("format"), schema.get("pattern")
         if name is not None:
             if name not in FORMATS:
-                self._refuse(at, "format", f"{_brief(name)} is not one of {sorted(FORMATS)}")
+                self._refuse(at, "format", f"{brief(name)} is not one of {sorted(FORMATS)}")
             for keyword in ("pattern", "minLength", "maxLength"):
                 if keyword in schema:
                     self._refuse(at, keyword, "it is not supported beside 'format'")
             return Formatted(FORMATS[name])
         if pattern is not None:
-            text = _expect(pattern, str, f"{at}/pattern")
+            text = expect(pattern, str, f"{at}/pattern")
             return Matching(text, least, most, f"{at}/pattern")
         bounds = {k: v for k, v in (("minLength", least), ("maxLength", most)) if v is not None}
         if not least:
@@ -269,69 +269,22 @@ class _Checker:
         exclusive: str,
         choose: Callable[..., Decimal],
     ) -> Bound | None:
-        limits = {k: _number(schema[k], f"{at}/{k}") for k in (plain, exclusive) if k in schema}
+        limits = {k: number(schema[k], f"{at}/{k}") for k in (plain, exclusive) if k in schema}
         if not limits:
             return None
         value = choose(limits.values())
         return value, limits.get(exclusive) == value
 
     def _range(self, schema: Schema, at: str, low: str, high: str) -> tuple[int, int | None]:
-        least = _count(schema.get(low, 0), f"{at}/{low}")
-        most = _count(schema[high], f"{at}/{high}") if high in schema else None
+        least = count(schema.get(low, 0), f"{at}/{low}")
+        most = count(schema[high], f"{at}/{high}") if high in schema else None
         if most is not None and least > most:
             raise GrammarError(f"{at}/{low}: {least} is more than {high} {most}")
         return least, most
 
     def _refuse(self, at: str, keyword: str, why: str) -> NoReturn:
-        raise Unsupported(f"{at}/{_escape(keyword)}: {why}")
+        raise Unsupported(f"{at}/{escape(keyword)}: {why}")
 
 
 def _union(options: Sequence[Shape]) -> Shape:
     return options[0] if len(options) == 1 else Union(tuple(options))
-
-
-def _types_of(value: object) -> frozenset[JsonType]:
-    if isinstance(value, bool):
-        return frozenset(("boolean",))
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return frozenset(("integer", "number"))
-    for python, kind in _PYTHON_TYPES:
-        if isinstance(value, python):
-            return frozenset((kind,))
-    raise AssertionError(value)
-
-
-_PYTHON_TYPES: Final[tuple[tuple[type, JsonType], ...]] = (
-    (float, "number"),
-    (str, "string"),
-    (list, "array"),
-    (dict, "object"),
-    (type(None), "null"),
-)
-
-
-def _expect(value: object, kind: type[_T], at: str) -> _T:
-    if not isinstance(value, kind):
-        raise GrammarError(f"{at}: {_brief(value)} is not of type {kind.__name__}")
-    return value
-
-
-def _count(value: object, at: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1:
-        raise GrammarError(f"{at}: {_brief(value)} is not a count")
-    return int(value)
-
-
-def _number(value: object, at: str) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise GrammarError(f"{at}: {_brief(value)} is not a number")
-    return Decimal(repr(value))
-
-
-def _escape(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
-
-
-def _brief(value: object) -> str:
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= 60 else text[:60] + "..."
