@@ -81,4 +81,4 @@ class Head:
 
 def fuse(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Weights or biases that read the same input, stacked along their outputs."""
-    return torch.cat(list(parts), dim=0)
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=0)
