@@ -3,6 +3,11 @@
 import os
 
 import pytest
+
+from sapwood.runtime.machine import wait_patiently
+
+wait_patiently()  # before torch starts its threads
+# ruff: noqa: E402
 import torch
 
 if not torch.cuda.is_available():
