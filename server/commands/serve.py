@@ -26,7 +26,7 @@ WATCH_SECONDS = 1.0
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one (%(default)s)")
+    parser.add_argument("--port", type=int, default=30000, help="0: any free one (%(default)s)")
     parser.add_argument("--api-key", help="clients must send it as Authorization: Bearer KEY")
     parser.add_argument("--served-model-name", help="what the model is called over HTTP")
     add_engine_options(parser)
