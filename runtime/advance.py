@@ -65,16 +65,16 @@ class Advancer:
         budget = request.max_tokens - request.num_output
         forced = request.grammar.forced_tokens(request.tokens[-FORCE_TAIL:].tolist(), budget)
         for token in forced:
-            self._take(request, token)
-            request.num_forced += 1
+            self._take(request, token, forced=True)
             self._after(request, len(self._bytes(request, token)))
             if request.finish is not None:
                 return
 
-    def _take(self, request: Request, token: int) -> None:
+    def _take(self, request: Request, token: int, *, forced: bool = False) -> None:
         if request.grammar is not None and not request.grammar.accept(token):
             raise EngineError(f"the grammar refused token {token}, which its own mask allowed")
         request.tokens.append(token)
+        request.forced.append(forced)
         request.output_bytes += self._bytes(request, token)
 
     def _bytes(self, request: Request, token: int) -> bytes:

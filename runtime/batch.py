@@ -106,11 +106,12 @@ class Batch:
 @dataclass(frozen=True)
 class SpanResult:
     """`token`: the chosen one, if asked; `logprob`: its report, if asked; `scored`: one entry per
-    scoring target."""
+    scoring target. `error`: why there is nothing of it; the span's KV is then not to be trusted."""
 
     token: int | None = None
     logprob: TokenLogprob | None = None
     scored: tuple[TokenLogprob, ...] = ()
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)

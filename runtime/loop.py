@@ -5,6 +5,7 @@ Runs on whatever thread or process calls it (one at a time); `local` and `engine
 shells around it.
 """
 
+import logging
 from typing import Any
 
 from .machine import wait_patiently
@@ -18,7 +19,7 @@ from ..radix_cache import PrefixCache
 from .admission import Admission
 from .advance import Advancer
 from .config import EngineConfig, ResolvedConfig, resolve, resolve_dtype
-from .errors import InvalidRequest, Overloaded
+from .errors import EngineError, Overloaded, SapwoodError
 from .kv_cache import KVCache
 from .machine import bfloat16_is_fast, free_memory
 from .models.llama import LlamaModel
@@ -30,6 +31,8 @@ from .runner import Model, ModelRunner
 from .scheduler import Scheduler
 from .tokenizer import TokenizerFiles, load_tokenizer
 from .wire import Failed, FromEngine, TokenRequest
+
+_log = logging.getLogger(__name__)
 
 
 class EngineLoop:
@@ -75,8 +78,12 @@ class EngineLoop:
                     f"{self._scheduler.num_waiting} requests are waiting already; try again later"
                 )
             self._scheduler.submit(self._admission.admit(request, self._arrivals))
-        except (InvalidRequest, Overloaded) as error:
+        except SapwoodError as error:
             self._refusals.append(Failed(request.id, error))
+        except Exception as error:  # our mistake, but this request's alone
+            _log.exception("request %s could not be taken in", request.id)
+            refusal = EngineError(f"this request could not be taken in: {error!r}")
+            self._refusals.append(Failed(request.id, refusal))
 
     def abort(self, id: str) -> None:
         """Forget the request and free what it holds; nothing more is said of it."""
@@ -193,7 +200,7 @@ def assemble(
         admission=Admission(
             arch.vocab_size, resolved.context_length, num_pages * page_size, files.eos_ids
         ),
-        scheduler=Scheduler(cache, compiler, advancer, schedule, page_size, files.eos_ids),
+        scheduler=Scheduler(cache, compiler, advancer, schedule, files.eos_ids),
         runner=ModelRunner(model, kv, table, device),
         cache=cache,
         compiler=compiler,

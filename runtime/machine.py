@@ -20,12 +20,13 @@ def cpu_flags() -> frozenset[str]:
 
 
 def wait_patiently() -> None:
-    """Let torch's threads sleep, not spin, after each parallel part; call it before torch loads.
+    """Let torch's threads spin only shortly after each parallel part; call it before torch loads.
 
-    With spinning threads one busy neighbour on a small machine makes a decode step 4 to 10 times
-    slower: everyone spins for a thread that is not running.
+    With libgomp's long spin one busy neighbour on a small machine makes a decode step 4 to 10 times
+    slower: everyone spins for a thread that is not running. See `docs/log.md` for this figure.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def bfloat16_is_fast() -> bool:

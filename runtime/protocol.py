@@ -6,7 +6,6 @@ imports no torch.
 """
 
 import math
-import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,7 +21,9 @@ from ..constrained.spec import dtype_constraint as dtype_constraint
 from .errors import InvalidRequest
 
 MAX_STOPS = 32  # stop strings or stop patterns of one request
-MAX_STOP_REGEX_BYTES = 256
+MAX_TOKEN_IDS = 1_024  # stop token ids, or logit biases, of one request
+MAX_TEMPERATURE = 1e6
+MAX_TOP_K = 2**31 - 1
 MAX_N = 128  # samples of one request
 
 
@@ -113,21 +114,24 @@ class SamplingParams:
                 field="min_tokens",
             )
         _integer("n", self.n, 1, MAX_N)
-        _number("temperature", self.temperature, 0.0, math.inf)
+        _number("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
         _number("top_p", self.top_p, 0.0, 1.0, open_low=True)
         if self.top_k != -1:
-            _integer("top_k", self.top_k, 1)
+            _integer("top_k", self.top_k, 1, MAX_TOP_K)
         _number("min_p", self.min_p, 0.0, 1.0)
         _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _number("repetition_penalty", self.repetition_penalty, 0.0, 2.0, open_low=True)
         _strings("stop", self.stop)
         _strings("stop_regex", self.stop_regex)
-        for pattern in self.stop_regex:
-            _stop_pattern(pattern)
-        for token in _sequence("stop_token_ids", self.stop_token_ids):
+        if self.stop_regex:
+            from .stop_patterns import compile_stop_pattern  # a slow import that few need
+
+            for pattern in self.stop_regex:
+                compile_stop_pattern(pattern)
+        for token in _sequence("stop_token_ids", self.stop_token_ids, MAX_TOKEN_IDS):
             _integer("stop_token_ids", token, 0)
-        for pair in _sequence("logit_bias", self.logit_bias):
+        for pair in _sequence("logit_bias", self.logit_bias, MAX_TOKEN_IDS):
             if not isinstance(pair, tuple) or len(pair) != 2:
                 raise InvalidRequest(
                     f"logit_bias: {pair!r} is not a pair (token id, bias)", field="logit_bias"
@@ -158,42 +162,37 @@ def _integer(name: str, value: object, low: int, high: int | None = None) -> Non
 def _number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequest(f"{name}: {value!r} is not a number", field=name)
-    if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(f"{name}: {value} is not a finite number", field=name)
+    if not low <= value <= high or (open_low and value == low):
         start = "more than" if open_low else "at least"
-        end = "" if high == math.inf else f" and at most {high:g}"
-        raise InvalidRequest(f"{name}: {value} must be {start} {low:g}{end}", field=name)
+        shown = str(value) if abs(value) < 10**20 else "a huge number"
+        message = f"{name}: {shown} must be {start} {low:g} and at most {high:g}"
+        raise InvalidRequest(message, field=name)
 
 
-def _sequence(name: str, value: object) -> tuple[Any, ...]:
+def _sequence(name: str, value: object, most: int) -> tuple[Any, ...]:
     if not isinstance(value, tuple):
         raise InvalidRequest(f"{name}: {value!r} is not a tuple", field=name)
+    if len(value) > most:
+        raise InvalidRequest(
+            f"{name}: {len(value)} entries, at most {most} are allowed", field=name
+        )
     return value
 
 
 def _strings(name: str, value: object) -> None:
-    items = _sequence(name, value)
-    if len(items) > MAX_STOPS:
-        raise InvalidRequest(
-            f"{name}: {len(items)} entries, at most {MAX_STOPS} are allowed", field=name
-        )
-    for item in items:
+    for item in _sequence(name, value, MAX_STOPS):
         if not isinstance(item, str) or not item:
             raise InvalidRequest(f"{name}: {item!r} is not a non-empty text", field=name)
+        if any("\ud800" <= char <= "\udfff" for char in item):
+            raise InvalidRequest(f"{name}: {item!r} holds half of a surrogate pair", field=name)
 
 
-def _stop_pattern(pattern: str) -> None:
-    if len(pattern.encode()) > MAX_STOP_REGEX_BYTES:
-        raise InvalidRequest(
-            f"stop_regex: a pattern of {len(pattern.encode())} bytes, at most "
-            f"{MAX_STOP_REGEX_BYTES} are allowed",
-            field="stop_regex",
-        )
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise InvalidRequest(
-            f"stop_regex: {pattern!r} is no regular expression: {error}", field="stop_regex"
-        ) from None
+def _texts(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{name}: {value!r} is not a text", field=name)
 
 
 @dataclass(frozen=True)
@@ -236,6 +235,11 @@ class GenerateRequest:
     request_id: str = field(default_factory=new_request_id)
     random_path: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        _texts(namespace=self.namespace, request_id=self.request_id)
+        for number in _sequence("random_path", self.random_path, MAX_TOKEN_IDS):
+            _integer("random_path", number, 0)
+
 
 @dataclass(frozen=True)
 class ScoreRequest:
@@ -251,6 +255,7 @@ class ScoreRequest:
     request_id: str = field(default_factory=new_request_id)
 
     def __post_init__(self) -> None:
+        _texts(namespace=self.namespace, request_id=self.request_id)
         if not self.options:
             raise InvalidRequest("choices: at least one is needed", field="choices")
         for option in self.options:

@@ -56,7 +56,7 @@ class Request:
 
     # Counts.
     cached_tokens: int | None = None  # prompt tokens found in the tree at the first admission
-    num_forced: int = 0
+    forced: bytearray = field(default_factory=bytearray)  # one flag per output token
     num_preemptions: int = 0
     num_overtaken: int = 0  # later arrivals admitted before this one
 
@@ -71,6 +71,10 @@ class Request:
     @property
     def num_output(self) -> int:
         return len(self.tokens) - self.prompt_len
+
+    @property
+    def num_forced(self) -> int:
+        return self.forced.count(1)
 
     @property
     def score_start(self) -> int:
@@ -124,6 +128,6 @@ class Request:
             prompt_tokens=self.prompt_len,
             cached_tokens=self.cached_tokens or 0,
             completion_tokens=self.num_reported,
-            forced_tokens=min(self.num_forced, self.num_reported),
+            forced_tokens=self.forced.count(1, 0, self.num_reported),
             num_preemptions=self.num_preemptions,
         )

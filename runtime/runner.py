@@ -5,6 +5,7 @@ Owns: the model, the KV cache, the page table and the sampler. Knows no request 
 the batch.
 """
 
+import logging
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ from .kv_cache import KVCache
 from .models.config import LlamaConfig
 from .page_table import PageTable
 from .sampler import Sampler, token_logprobs
+
+_log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
@@ -60,12 +63,25 @@ class ModelRunner:
             targets = torch.tensor([copy.target for copy in batch.page_copies], device=self._device)
             self._kv.copy(sources, targets)
         self._page_table.write(batch.page_writes)
-        rows = [_rows(span) for span in batch.spans]
-        logits = self._model.forward(self._inputs(batch, rows), self._kv)
-        return Flight(StepResult(self._results(batch.spans, rows, logits)))
+        return Flight(StepResult(self._compute(batch.spans)))
 
-    def _inputs(self, batch: Batch, rows: list[list[int]]) -> ForwardInputs:
-        spans = batch.spans
+    def _compute(self, spans: tuple[Span, ...]) -> tuple[SpanResult, ...]:
+        """All spans together; where that fails, one by one, so that the one at fault fails alone.
+
+        Computing a span again is harmless: it writes the same keys and values, and draws the same
+        token.
+        """
+        try:
+            rows = [_rows(span) for span in spans]
+            logits = self._model.forward(self._inputs(spans, rows), self._kv)
+            return self._results(spans, rows, logits)
+        except Exception as error:
+            if len(spans) == 1:
+                _log.exception("request %s cannot be computed", spans[0].request_id)
+                return (SpanResult(error=error),)
+            return tuple(result for span in spans for result in self._compute((span,)))
+
+    def _inputs(self, spans: tuple[Span, ...], rows: list[list[int]]) -> ForwardInputs:
         config = self._model.config
         page_size = self._page_table.page_size
         offsets = np.cumsum([0, *(len(span.token_ids) for span in spans)])[:-1]

@@ -8,9 +8,8 @@ client's) or grammars beyond the question `is_allowed(data)` that its caller may
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import regex
-
 from .errors import InvalidRequest
+from .stop_patterns import compile_stop_pattern
 
 PATTERN_SECONDS = (
     0.05  # one search of one stop pattern; beyond it the request is refused, its neighbours go on
@@ -34,14 +33,14 @@ class StopFinder:
 
     def __init__(self, strings: Sequence[str], patterns: Sequence[str]) -> None:
         self._strings = [(text, text.encode()) for text in strings]
-        self._patterns = [(pattern, regex.compile(pattern)) for pattern in patterns]
+        self._patterns = [(pattern, compile_stop_pattern(pattern)) for pattern in patterns]
         self._longest = max((len(data) for _, data in self._strings), default=0)
 
     def find(
         self, output: bytes | bytearray, num_new: int, is_allowed: Callable[[int, int], bool]
     ) -> StopMatch | None:
-        """The earliest match that ends within the last `num_new` bytes and that `is_allowed(start,
-        end)`.
+        """The earliest match that `is_allowed(start, end)`; of stop strings, only those that end
+        within the last `num_new` bytes are looked for.
 
         Raises InvalidRequest when a pattern takes too long.
         """

@@ -30,6 +30,12 @@ class WaitingQueue:
     def __len__(self) -> int:
         return len(self._requests)
 
+    def __contains__(self, request_id: object) -> bool:
+        return request_id in self._requests
+
+    def __getitem__(self, request_id: str) -> Request:
+        return self._requests[request_id]
+
     def __iter__(self) -> Iterator[Request]:
         return iter(self._requests.values())
 
@@ -64,7 +70,7 @@ class WaitingQueue:
         match = self._cache.peek(request.tokens[: request.match_limit], request.wire.namespace)
         return (True, -match, request.arrival)
 
-    def is_held(self, request: Request, running: Iterable[Request], page_size: int) -> bool:
+    def is_held(self, request: Request, running: Iterable[Request]) -> bool:
         """Should it wait for one of `running` to compute a prefix that both need? Remembers the
         answer until it is due."""
         hold = self._holds.get(request.id)
@@ -83,12 +89,13 @@ class WaitingQueue:
             return False
         wanted = request.tokens[: request.match_limit]
         match = self._cache.peek(wanted, request.wire.namespace)
+        size = self._cache.page_size
         best: tuple[int, Request] | None = None
         for leader in leaders:
-            shared = _common_prefix(leader.tokens[: leader.target], wanted) // page_size * page_size
+            shared = _common_prefix(leader.tokens[: leader.target], wanted) // size * size
             if (
                 shared > leader.num_computed
-                and shared - match >= page_size
+                and shared - match >= size
                 and (best is None or shared > best[0])
             ):
                 best = (shared, leader)

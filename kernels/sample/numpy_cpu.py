@@ -37,6 +37,7 @@ def draw_row(
     kept = weights if ids is None else weights[ids]
     cumulative = np.cumsum(kept, dtype=np.float64)
     pick = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+    pick = min(pick, len(cumulative) - 1)
     return pick if ids is None else int(ids[pick])
 
 

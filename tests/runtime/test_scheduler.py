@@ -10,11 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sapwood.runtime.errors import InvalidRequest, Overloaded
+from sapwood.constrained import GrammarState
+from sapwood.runtime.errors import EngineError, InvalidRequest, Overloaded
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
-from sapwood.runtime.protocol import FinishKind, LogprobOptions
+from sapwood.runtime.protocol import FinishKind, LogprobOptions, SamplingParams
 
 MakeDriver = Callable[..., Any]
 WORDS = ["the tree ", "a radix ", "page ", "root and ", "branch ", "of sap ", "leaf "]
@@ -309,3 +310,60 @@ def test_logprobs_are_the_models_own(
                 best.values.tolist(), abs=1e-4
             )
         position += 1
+
+
+# --- nothing stops the engine ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, field",
+    [
+        ({"top_k": 10**21}, "top_k"),
+        ({"temperature": 1e39}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"stop": ("\ud800",)}, "stop"),
+        ({"logit_bias": ((5, 10**400),)}, "logit_bias"),
+        ({"stop_token_ids": tuple(range(5_000))}, "stop_token_ids"),
+        ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
+    ],
+    ids=str,
+)
+def test_values_beyond_all_bounds_are_refused_where_they_are_written(
+    options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        SamplingParams(**options)
+    assert caught.value.field == field
+
+
+def test_a_request_that_cannot_be_computed_fails_alone(make_driver: MakeDriver) -> None:
+    driver = make_driver()
+    texts = prompts(4, 40)
+    expected = [driver.answer(text, ignore_eos=True).token_ids for text in texts]
+
+    class Poison(GrammarState):
+        def fill_mask(self, row: Any, budget: int | None = None) -> None:
+            raise RuntimeError("poison")
+
+    driver = make_driver()
+    ids = [driver.submit(text, ignore_eos=True) for text in texts]
+    driver.step()
+    scheduler = driver.loop._scheduler
+    scheduler._running[ids[1]].grammar = Poison(object())  # type: ignore[arg-type]
+    answers = driver.run()
+    assert isinstance(answers[ids[1]].error, EngineError)
+    for number in (0, 2, 3):
+        assert answers[ids[number]].token_ids == expected[number]
+
+
+@pytest.mark.parametrize("page_size, budget", [(16, 8), (64, 32), (1_024, 512)])
+def test_a_partly_matching_page_is_not_held_back(
+    make_driver: MakeDriver, page_size: int, budget: int
+) -> None:
+    """Two pages: the copied page's source must be free again when the second one is needed."""
+    driver = make_driver(num_pages=2, page_size=page_size, token_budget=budget)
+    text = "x" * (page_size - 2)
+    for _ in range(2):
+        answer = driver.answer(text, max_tokens=page_size, ignore_eos=True)
+        assert len(answer.token_ids) == page_size
