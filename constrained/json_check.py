@@ -29,18 +29,22 @@ from .json_shape import (
     Union,
     Values,
     are_disjoint,
+    kinds,
+    of_types,
+    types_of,
 )
 from .json_strings import FORMATS
-from .json_values import brief, count, escape, expect, number, types_of
+from .json_values import brief, count, escape, expect, fragment, number
 from .spec import JsonSchema, parse_json
 
 ANYTHING_DEPTH: Final = 3
 
 TYPES: Final[tuple[JsonType, ...]] = get_args(JsonType)
 ANNOTATIONS: Final = frozenset(
-    "$schema $id $comment $defs definitions title description default examples deprecated "
-    "readOnly writeOnly discriminator".split()
+    "$schema $id $anchor $comment $defs definitions title description default examples deprecated "
+    "readOnly writeOnly discriminator contentEncoding contentMediaType contentSchema".split()
 )
+"""The keywords that assert nothing and so are ignored, as is every extension keyword `x-...`."""
 _OF_TYPE: Final[dict[JsonType, frozenset[str]]] = {
     "object": frozenset(("properties", "required", "additionalProperties")),
     "array": frozenset(("items", "prefixItems", "minItems", "maxItems", "uniqueItems")),
@@ -79,15 +83,16 @@ class _Checker:
             raise GrammarError(f"{at}: the schema `false` allows no value")
         if not isinstance(schema, dict):
             raise GrammarError(f"{at}: a schema is an object or a bool, not {brief(schema)}")
+        asserting = {keyword for keyword in schema if not _is_annotation(keyword)}
         for keyword in schema:
-            if keyword not in KEYWORDS and keyword not in ANNOTATIONS:
+            if keyword in asserting - KEYWORDS:
                 self._refuse(at, keyword, "this keyword is not supported")
         for keyword, lower in self._applicators.items():
             if keyword in schema:
-                beside = schema.keys() - ANNOTATIONS - {keyword}
-                if beside - ({"type"} if keyword in ("enum", "const") else set()):
+                beside = asserting - {keyword, "type"}
+                if beside:
                     self._refuse(at, keyword, f"it is not supported beside {sorted(beside)[0]!r}")
-                return lower(schema, at)
+                return self._of_type(lower(schema, at), schema, at, keyword)
         return _union([self._typed(kind, schema, at) for kind in self._types(schema, at)])
 
     # Schemas made of schemas
@@ -107,6 +112,7 @@ class _Checker:
         target = schema["$ref"]
         if not isinstance(target, str) or not target.startswith("#"):
             self._refuse(at, "$ref", f"only references within the schema are, not {brief(target)}")
+        target = fragment(target, f"{at}/$ref")
         if target in self._open or target == "#":
             self._refuse(at, "$ref", f"{target} is recursive, which is not supported")
         if target not in self._resolved:
@@ -140,17 +146,43 @@ class _Checker:
 
     def _one_of(self, schema: Schema, at: str) -> Shape:
         options = self._options(schema, at, "oneOf")
+        is_open = [self._is_open(option) for option in expect(schema["oneOf"], list, at)]
         for i, option in enumerate(options):
             for j in range(i):
-                if not are_disjoint(option, options[j]):
+                told_by_tag = kinds(option) == kinds(options[j]) == {"object"}
+                may_be_both = (is_open[i] or is_open[j]) and not told_by_tag
+                if may_be_both or not are_disjoint(option, options[j]):
                     self._refuse(at, "oneOf", f"options {j} and {i} may allow the same value")
         return _union(options)
+
+    def _is_open(self, schema: object) -> bool:
+        """Whether a schema, found good before, lets pass what is not of the type it speaks of."""
+        if not isinstance(schema, dict) or schema.keys() & {"type", "enum", "const"}:
+            return False
+        if "$ref" in schema:
+            return self._is_open(self._look_up(fragment(schema["$ref"], "#"), "#"))
+        options = [o for k in ("anyOf", "oneOf", "allOf") for o in schema.get(k, ())]
+        if options:
+            return any(map(self._is_open, options))
+        return any(_OF_TYPE[kind] & schema.keys() for kind in TYPES)
 
     def _all_of(self, schema: Schema, at: str) -> Shape:
         options = self._options(schema, at, "allOf")
         if len(options) > 1:
             self._refuse(at, "allOf", "more than one schema is not supported")
         return options[0]
+
+    def _of_type(self, shape: Shape, schema: Schema, at: str, keyword: str) -> Shape:
+        """The values of `shape` that have the type declared beside `keyword`."""
+        if "type" not in schema:
+            return shape
+        try:
+            narrowed = of_types(shape, frozenset(self._types(schema, at)))
+        except Unsupported as error:
+            self._refuse(at, keyword, str(error))
+        if narrowed is None:
+            self._refuse(at, keyword, f"it is not supported beside 'type' {brief(schema['type'])}")
+        return narrowed
 
     # Given values
 
@@ -284,6 +316,10 @@ class _Checker:
 
     def _refuse(self, at: str, keyword: str, why: str) -> NoReturn:
         raise Unsupported(f"{at}/{escape(keyword)}: {why}")
+
+
+def _is_annotation(keyword: str) -> bool:
+    return keyword in ANNOTATIONS or keyword.startswith("x-")
 
 
 def _union(options: Sequence[Shape]) -> Shape:

@@ -4,8 +4,11 @@
 it. A `$ref` used twice is one shape object used twice.
 """
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+from .errors import Unsupported
 
 JsonType = Literal["null", "boolean", "integer", "number", "string", "array", "object"]
 
@@ -100,6 +103,27 @@ class Union:
 Shape = Leaf | Bounded | Formatted | Matching | Values | Anything | Array | Object | Map | Union
 
 
+def types_of(value: object) -> frozenset[JsonType]:
+    """The types of a value parsed from JSON: an integer is a number too, and so is 1.0."""
+    if isinstance(value, bool):
+        return frozenset(("boolean",))
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return frozenset(("integer", "number"))
+    for python, kind in _PYTHON_TYPES:
+        if isinstance(value, python):
+            return frozenset((kind,))
+    raise AssertionError(value)
+
+
+_PYTHON_TYPES: Final[tuple[tuple[type, JsonType], ...]] = (
+    (float, "number"),
+    (str, "string"),
+    (list, "array"),
+    (dict, "object"),
+    (type(None), "null"),
+)
+
+
 def kinds(shape: Shape) -> frozenset[JsonType]:
     """The JSON types that a value of `shape` may have; an integer counts as a number too."""
     if isinstance(shape, Leaf | Bounded):
@@ -113,6 +137,38 @@ def kinds(shape: Shape) -> frozenset[JsonType]:
     if isinstance(shape, Union):
         return frozenset().union(*map(kinds, shape.options))
     return shape.kinds
+
+
+_INTEGER: Final = Leaf("integer", json.dumps({"type": "integer"}))
+
+
+def of_types(shape: Shape, types: frozenset[JsonType]) -> Shape | None:
+    """The values of `shape` that are of one of `types`; None where there are none.
+
+    Raises Unsupported for bounded numbers where only integers are wanted.
+    """
+    wanted = types | {"integer"} if "number" in types else types
+    if isinstance(shape, Union):
+        kept = [narrowed for o in shape.options if (narrowed := of_types(o, types)) is not None]
+        return Union(tuple(kept)) if kept else None
+    if isinstance(shape, Anything):
+        common = shape.kinds & wanted
+        if "integer" in common and "number" not in common:  # not told apart within Anything
+            others = common - {"integer"}
+            rest = (Anything(others, shape.depth),) if others else ()
+            return Union((*rest, _INTEGER))
+        return Anything(common, shape.depth) if common else None
+    if isinstance(shape, Values):
+        texts = tuple(t for t in shape.texts if types_of(json.loads(t)) & types)
+        of_texts = frozenset[JsonType]().union(*(types_of(json.loads(t)) for t in texts))
+        return Values(texts, of_texts) if texts else None
+    if isinstance(shape, Leaf | Bounded):
+        if shape.kind == "number" and "number" not in types and "integer" in types:
+            if isinstance(shape, Bounded):
+                raise Unsupported("a number with bounds is not supported under the type integer")
+            return _INTEGER
+        return shape if shape.kind in wanted else None
+    return shape if kinds(shape) & types else None
 
 
 def _one(kind: JsonType) -> frozenset[JsonType]:

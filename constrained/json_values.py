@@ -1,33 +1,13 @@
 """Reading values out of a schema, with the place in every message; knows no keyword."""
 
 import json
+import urllib.parse
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from .errors import GrammarError
-from .json_shape import JsonType
 
 _T = TypeVar("_T")
-
-
-def types_of(value: object) -> frozenset[JsonType]:
-    if isinstance(value, bool):
-        return frozenset(("boolean",))
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return frozenset(("integer", "number"))
-    for python, kind in _PYTHON_TYPES:
-        if isinstance(value, python):
-            return frozenset((kind,))
-    raise AssertionError(value)
-
-
-_PYTHON_TYPES: Final[tuple[tuple[type, JsonType], ...]] = (
-    (float, "number"),
-    (str, "string"),
-    (list, "array"),
-    (dict, "object"),
-    (type(None), "null"),
-)
 
 
 def expect(value: object, kind: type[_T], at: str) -> _T:
@@ -50,6 +30,14 @@ def number(value: object, at: str) -> Decimal:
 
 def escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
+
+
+def fragment(reference: str, at: str) -> str:
+    """A reference within the document ("#..."), its percent-encoded characters decoded."""
+    try:
+        return urllib.parse.unquote(reference, errors="strict")
+    except UnicodeDecodeError as error:
+        raise GrammarError(f"{at}: {brief(reference)} is not percent-encoded UTF-8") from error
 
 
 def brief(value: object) -> str:

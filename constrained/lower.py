@@ -39,7 +39,9 @@ def describe(spec: Constraint) -> str:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 120 else text[:120] + "...")
+    """As the user wrote it, backslashes too, but on one line and printable."""
+    cut = text if len(text) <= 120 else text[:120] + "..."
+    return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut) + "'"
 
 
 def _start(nfa: Nfa, spec: Constraint) -> int:

@@ -16,6 +16,7 @@ from .dfa import conjunction
 from .errors import GrammarError, Unsupported
 from .nfa import FINAL, Nfa
 from .regex_scan import Anchor, Dialect, Scanned, scan
+from .regex_sets import refuse_set_syntax
 
 WriteCharacter = Callable[[Nfa, Ranges, int], int]
 """How one character of a set is written: returns the state that reads it and goes on."""
@@ -59,6 +60,7 @@ def parse(pattern: str, dialect: Dialect) -> Parsed:
     from interegular.patterns import InvalidSyntax, parse_pattern
 
     try:
+        refuse_set_syntax(pattern)
         re.compile(pattern)
         scanned = scan(pattern, dialect)
         return Parsed(scanned, parse_pattern(scanned.structure))

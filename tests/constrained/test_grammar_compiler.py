@@ -155,6 +155,80 @@ def test_a_large_constraint_is_compiled_by_a_worker_that_is_kept(make, monkeypat
     assert not is_running(kept[0])
 
 
+def test_small_constraints_overtake_what_waits_for_workers(make, monkeypatch):
+    compiler = make()
+    go, begun = threading.Event(), []
+
+    def blocked(spec):
+        begun.append(spec)
+        assert go.wait(60)
+        return compiler_module.lower(Regex("z"), CompileLimits())
+
+    monkeypatch.setattr(compiler._workers, "lower", blocked)
+    large = [compiler.submit(Regex(f"a{i}" + "b" * 5000)) for i in range(8)]
+    wait_until(lambda: len(begun) == 4)
+    small = [compiler.submit(Regex(f"a{{{i}}}")) for i in range(1, 4)]
+    assert [future.result(60).shortest for future in small] == [1, 2, 3]
+    assert not any(future.done() for future in large)
+    go.set()
+    assert all(future.result(60).shortest == 1 for future in large)
+
+
+def test_tiny_constraints_overtake_those_that_turn_out_larger(make, monkeypatch):
+    compiler = make()
+    go, begun = threading.Event(), []
+
+    def lower(spec, limits):
+        if limits.states > compiler_module._TINY.states:
+            begun.append(spec)
+            assert go.wait(60)
+        return plain(spec, limits)
+
+    plain = compiler_module.lower
+    monkeypatch.setattr(compiler_module, "lower", lower)
+    larger = [compiler.submit(Regex(f"a{i}[a-z]{{1,2000}}")) for i in range(8)]
+    wait_until(lambda: len(begun) == 2)
+    assert compiler.compile(Regex("ab")).shortest == 2
+    assert not any(future.done() for future in larger)
+    go.set()
+    assert all(future.result(60).num_states > 2000 for future in larger)
+    assert not workers(compiler)
+
+
+def test_what_passed_the_limits_is_refused_at_once_for_a_while(make, monkeypatch):
+    compiler = make()
+    calls = []
+
+    def refuse(spec):
+        calls.append(spec)
+        raise LimitExceeded("it took longer")
+
+    monkeypatch.setattr(compiler._workers, "lower", refuse)
+    spec = Regex("b" * 5000)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(LimitExceeded, match="it took longer") as caught:
+            compiler.compile(spec)
+        errors.append(caught.value)
+    assert calls == [spec]
+    assert len(set(map(id, errors))) == 3  # one exception raised often would gather tracebacks
+    monkeypatch.setattr(compiler_module, "_REFUSAL_SECONDS", -1.0)
+    other = Regex("c" * 5000)
+    for _ in range(2):
+        with pytest.raises(LimitExceeded):
+            compiler.compile(other)
+    assert calls == [spec, other, other]
+
+
+def test_so_many_refusals_are_kept_as_grammars(make, monkeypatch):
+    compiler = make(cache_size=1)
+    first, second = Regex("(a|b)*a.{30}"), Regex("(a|b)*b.{30}")
+    for spec in (first, second):
+        with pytest.raises(LimitExceeded):
+            compiler.compile(spec)
+    assert list(compiler._refusals) == [second]
+
+
 def test_a_timeout_kills_one_compilation_and_not_its_neighbours(make):
     compiler = make(limits=CompileLimits(seconds=2.0, states=NO_STATE_LIMIT))
     endless = compiler.submit(ENDLESS)

@@ -214,6 +214,55 @@ CASES: dict[str, tuple[object, list[str], list[str]]] = {
         ["[]", '[{"x": 1, "y": 2}]'],
         ["[1]"],
     ),
+    "references by percent-encoding": (
+        {
+            "$defs": {"e f/%": {"type": "null"}, "é": {"type": "boolean"}},
+            "prefixItems": [{"$ref": "#/$defs/e%20f~1%25"}, {"$ref": "#/%24defs/%C3%A9"}],
+            "minItems": 2,
+            "items": False,
+        },
+        ["[null, true]"],
+        ["[true, null]", "[null]"],
+    ),
+    "reference beside what asserts nothing": (
+        {
+            "$defs": {"n": {"type": "integer", "minimum": 3}},
+            "$ref": "#/$defs/n",
+            "default": 5,
+            "description": "d",
+            "x-y": 1,
+        },
+        ["3"],
+        ["2", "null"],
+    ),
+    "reference beside a type": (
+        {"$defs": {"n": {"enum": [1, 1.5, "a", 2.0]}}, "$ref": "#/$defs/n", "type": "integer"},
+        ["1", "2.0"],
+        ["1.5", '"a"'],
+    ),
+    "anyOf beside a type": (
+        {"type": "object", "anyOf": [POINT, {"required": ["a"]}]},
+        ['{"x": 1, "y": 2}', '{"a": 1}'],
+        ["{}", "null", "[]"],
+    ),
+    "anyOf beside a type that narrows it": (
+        {"type": ["integer", "null"], "anyOf": [{"type": "number"}, {"type": "string"}, True]},
+        ["1", "null", "-20"],
+        ["1.5", '"a"', "true", "[]"],
+    ),
+    "anyOf of integers under the type number": (
+        {"type": "number", "anyOf": [{"type": "integer", "minimum": 3}, {"const": 0.5}]},
+        ["3", "0.5"],
+        ["2", "1.5"],
+    ),
+    "oneOf and allOf beside a type": (
+        {
+            "type": "array",
+            "oneOf": [{"type": "string"}, {"allOf": [{"maxItems": 1}], "type": "array"}],
+        },
+        ["[]", "[1]"],
+        ['"a"', "[1, 2]"],
+    ),
     "annotations": (
         {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -226,6 +275,11 @@ CASES: dict[str, tuple[object, list[str], list[str]]] = {
             "deprecated": True,
             "readOnly": True,
             "writeOnly": False,
+            "$anchor": "here",
+            "contentEncoding": "base64",
+            "contentMediaType": "text/plain",
+            "contentSchema": {"type": "null"},
+            "x-order": 3,
             "type": "null",
         },
         ["null"],
@@ -320,7 +374,17 @@ def test_every_keyword_that_is_honoured_is_in_the_table():
         ({"items": [{"type": "null"}]}, "#/items: .*prefixItems"),
         ({"type": "string", "format": "email"}, '#/format: "email" is not one of'),
         ({"type": "string", "format": "date", "maxLength": 3}, "#/maxLength: .*beside 'format'"),
-        ({"anyOf": [{"type": "null"}], "type": "integer"}, "#/anyOf: .*beside 'type'"),
+        ({"anyOf": [{"type": "null"}], "type": "integer"}, "#/anyOf: .*beside 'type' \"integer\""),
+        ({"anyOf": [{"type": "null"}], "minimum": 3}, "#/anyOf: .*beside 'minimum'"),
+        ({"anyOf": [{"minimum": 3}], "type": "integer"}, "#/anyOf: a number with bounds"),
+        ({"$defs": {"a": True}, "$ref": "#/$defs/a", "minLength": 1}, r"#/\$ref: .*'minLength'"),
+        ({"type": "integer", "x_order": 1}, "#/x_order: this keyword"),
+        ({"oneOf": [{"minLength": 3}, {"minimum": 3}]}, "#/oneOf: options 0 and 1 may"),
+        ({"oneOf": [{"type": "null"}, {"anyOf": [{"minimum": 3}]}]}, "#/oneOf: options 0 and 1"),
+        (
+            {"$defs": {"a": {"minLength": 3}}, "oneOf": [{"const": 3}, {"$ref": "#/$defs/a"}]},
+            "#/oneOf: options 0 and 1",
+        ),
         ({"enum": ["a"], "minLength": 3}, "#/enum: .*beside 'minLength'"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf: options 0 and 1 may"),
         ({"oneOf": [{"const": 1}, {"const": 1.0}]}, "#/oneOf: options 0 and 1"),
@@ -362,6 +426,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(schema, message):
         ({"enum": []}, "#/enum: no value"),
         ({"anyOf": []}, "#/anyOf: it needs at least one"),
         ({"$ref": "#/$defs/x"}, r"#/\$ref: there is no #/\$defs/x"),
+        ({"$ref": "#/$defs/%FF"}, r"#/\$ref: .*percent-encoded"),
         ({"required": ["a"], "additionalProperties": False}, "'a' is required, yet not allowed"),
         ({"type": "string", "pattern": "("}, "#/pattern: it is not a valid regex"),
         ({"pattern": "^a{3}$", "maxLength": 2}, "#/pattern: no string of an allowed length"),
@@ -392,6 +457,15 @@ def test_optional_properties_and_enums_stay_linear():
     assert lower(JsonSchema.of(many), LIMITS).num_states < 60 * 60
     words = {"enum": [f"word {i * 7919}" for i in range(1000)]}
     assert lower(JsonSchema.of(words), CompileLimits(states=60_000)).num_states < 10_000
+
+
+def test_a_long_array_is_minimized_link_by_link():
+    """Each length is told apart by the next alone, which by rounds over all states is quadratic."""
+    schema = {"type": "array", "items": {"type": "integer"}, "maxItems": 3000}
+    built = lower(JsonSchema.of(schema), CompileLimits(states=60_000))
+    assert built.num_states == 15_001
+    assert built.accepts(json.dumps([-7] * 3000).encode())
+    assert not built.accepts(json.dumps([-7] * 3001).encode())
 
 
 LEAVES = [

@@ -5,19 +5,21 @@ import time
 import warnings
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sapwood.constrained import (
     Choice,
     CompileLimits,
     GrammarError,
+    JsonSchema,
     LimitExceeded,
     Regex,
     Unsupported,
 )
 from sapwood.constrained.automaton import Automaton
 from sapwood.constrained.lower import lower
+from sapwood.constrained.regex_sets import refuse_set_syntax
 
 LIMITS = CompileLimits()
 
@@ -82,19 +84,19 @@ PATTERNS = [
     r"[-+]?[0-9]*\.?[0-9]+",
     r"\$\.\^\|\(\)\*\+\?",
     "a b#c",
-    "[[a]",
-    "[a&&b~~|]",
+    r"[\[a]",
+    r"[a\&&b\~~|]",
+    "[&&]+[||-]",
+    "[a[b]",
+    "[^[a]b",
+    "[--a]-[&-~]",
+    "(?#[[a&&])a",
+    r"\[[a]",
 ]
 
 
 def automaton(pattern: str) -> Automaton:
     return lower(Regex(pattern), LIMITS)
-
-
-def python_match(pattern: str) -> "re.Pattern[str]":
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # '[[' and '&&' in a class
-        return re.compile(pattern)
 
 
 AWKWARD = (
@@ -103,10 +105,9 @@ AWKWARD = (
 )
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_automaton_accepts_what_fullmatch_matches(pattern):
-    compiled, built = python_match(pattern), automaton(pattern)
+    compiled, built = re.compile(pattern), automaton(pattern)
     some = st.text(st.sampled_from(AWKWARD), max_size=6) | st.text(
         st.characters(exclude_categories=["Cs"]), max_size=4
     )
@@ -171,6 +172,14 @@ def test_what_is_not_regular_here_is_refused_by_name_and_place(pattern, message)
         ("(?!)", "accepts no text"),
         ("a(?=b)c", "accepts no text"),
         ("a^b", "accepts no text"),
+        ("[[:alpha:]]+", r"POSIX class \[:alpha:\] .*\[A-Za-z\].* position 1"),
+        ("x[a_[:^digit:]]", r"POSIX class \[:\^digit:\] .*position 4"),
+        ("[[a]", r"nested sets .*write \\\[ .*position 1"),
+        ("a[a||b]", r"operator \|\| .*write \\\| .*position 3"),
+        ("[a&&b]", r"operator && .*write \\& .*position 2"),
+        ("[a--b]", r"operator -- .*write \\- .*position 2"),
+        ("[^a~~b]", r"operator ~~ .*write \\~ .*position 3"),
+        ("(a)(?(+1)b)", "conditional group .*position 3"),
         ("(" * 3000 + ")" * 3000, "nested too deeply|at position"),
     ],
 )
@@ -193,6 +202,37 @@ def test_invalid_and_empty_regexes_say_why(pattern, message):
 def test_catastrophic_regexes_meet_a_limit(pattern, message):
     with pytest.raises(GrammarError, match=message):
         automaton(pattern)
+
+
+@settings(deadline=None, max_examples=1500)
+@given(st.text(r"[]^-&~|\(?#):ad", max_size=9) | st.text("[]^-&a", max_size=6).map("[a{}]".format))
+@example("[---]")
+@example("[]--a]")
+@example("[a-&&]")
+def test_what_re_warns_of_is_refused_before_re_sees_it(pattern):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            re.compile(pattern)
+        except re.error:
+            valid = False
+        else:
+            valid = True
+    try:
+        refuse_set_syntax(pattern)
+    except GrammarError:
+        assert warned or not valid or "[:" in pattern
+    else:
+        assert not warned
+
+
+def test_a_pattern_is_shown_as_it_was_written():
+    for spec in (Regex(r"\p{L}+"), JsonSchema(r'{"pattern":"\\p{L}"}')):
+        text = spec.pattern if isinstance(spec, Regex) else spec.schema
+        with pytest.raises(GrammarError, match=re.escape(f" '{text}': ")):
+            lower(spec, LIMITS)
+    with pytest.raises(GrammarError, match=re.escape(r"regex '\(\n\udc00': ")):
+        lower(Regex("\\(\n\udc00"), LIMITS)
 
 
 def test_counted_steps_meet_the_time_limit():
