@@ -55,7 +55,8 @@ def gen(
     pydantic model) and `choices` constrains the text. With int and float a blank or newline ends
     it, and the value is the number alone. `choices` is `select`, and takes no sampling options.
     The value is text, or a list of `n` texts, of which the first is appended to the program's.
-    Raises InvalidRequest, naming the argument.
+    Raises InvalidRequest, naming the argument; one that only disagrees with the run's defaults
+    (`min_tokens` above their `max_new_tokens`) is refused when it is added to a state.
     """
     sampling = Sampling(
         max_tokens=max_tokens,
@@ -88,13 +89,9 @@ def gen(
         return _choose(name, choices, choices_method, sampling)
     if choices_method is not None:
         raise InvalidRequest("choices_method needs choices", field="choices_method")
-    return Gen(
-        name,
-        sampling,
-        _constraint(dtype, regex, json_schema),
-        _NUMBER_STOPS if dtype in (int, float, "int", "float") else (),
-        _caller(),
-    )
+    added_stop = _NUMBER_STOPS if dtype in (int, float, "int", "float") else ()
+    sampling.check(added_stop)
+    return Gen(name, sampling, _constraint(dtype, regex, json_schema), added_stop, _caller())
 
 
 def gen_int(
@@ -201,7 +198,7 @@ def _constraint(
     try:
         re.compile(regex)
         return Regex(regex)
-    except (re.error, TypeError, ValueError) as error:
+    except (re.error, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"regex: {regex!r}: {error}", field="regex") from error
 
 
@@ -211,7 +208,10 @@ def _schema(schema: str | Mapping[str, Any] | type) -> str | Mapping[str, Any]:
     describe = getattr(schema, "model_json_schema", None)
     if not callable(describe):
         raise ValueError(f"{schema!r} is neither JSON text, nor a dict, nor a pydantic model")
-    made: Mapping[str, Any] = describe()
+    try:
+        made: Mapping[str, Any] = describe()
+    except Exception as error:  # whatever the model's own code raises
+        raise ValueError(f"{schema!r} describes no JSON schema: {error}") from error
     return made
 
 

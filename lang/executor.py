@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from weakref import WeakSet
 
 from ..runtime.errors import Cancelled
-from .calls import GenerateCall, ScoreCall
 from .errors import Failure, tail_of
+from .exchanges import GenerateExchange, ScoreExchange
 from .pending import Pending, fail_variable
 from .run import Run
 from .steps import (
@@ -132,9 +132,9 @@ class Executor:
     def _execute(self, step: Step, pending: Pending, ready: "deque[Executor]") -> None:
         match step:
             case Generate():
-                GenerateCall(self.run, self.transcript, step, pending).start()
+                GenerateExchange(self.run, self.transcript, step, pending).start()
             case Score():
-                ScoreCall(self.run, self.transcript, step, pending).start()
+                ScoreExchange(self.run, self.transcript, step, pending).start()
             case Fork():
                 self._fork(step, ready)
                 pending.finish()

@@ -25,6 +25,8 @@ class ForkGroup:
     def __init__(self, parent: Branch, states: "list[ProgramState]") -> None:
         self._parent = parent
         self._states = states
+        # A new branch has the variables of the fork, whatever its parent is given later.
+        self._inherited = frozenset(states[0]._branch.variables)
         self._joined = False
 
     def __len__(self) -> int:
@@ -67,9 +69,13 @@ class ForkGroup:
     def join(self, mode: JoinMode = "gather_variable", errors: JoinErrors = "raise") -> None:
         """Wait for every branch and take over what they made; they end with this.
 
-        "gather_variable": each variable that is new since the fork becomes a list in the branch
-        that forked, in branch order (a branch that has no variable of this name is left out);
+        "gather_variable": each variable whose name was not there at the fork becomes a list in the
+        branch that forked, in branch order (a branch that has no variable of this name is left
+        out). A name from before the fork keeps its value, also where branches set it anew: read
+        theirs as `forks[i][name]`. InvalidRequest, before anything is joined, if the branch that
+        forked got a variable of a gathered name since the fork: one of the two would be lost.
         "concate_and_append": the branches' own texts are appended, one after another.
+
         `errors`: "raise" the first branch's error; or let its place in each list hold the
         ProgramError ("keep") or None ("none"); a failed branch's text is not appended.
         """
@@ -79,10 +85,12 @@ class ForkGroup:
         if self._joined:
             raise InvalidRequest("these branches were joined already")
         branches = [state._branch for state in self._states]
-        self._wait(branches, errors)
         if mode == "gather_variable":
-            self._gather(branches, errors)
+            names = self._gathered(branches)
+            self._wait(branches, errors)
+            self._gather(branches, names, errors)
         else:
+            self._wait(branches, errors)
             self._append(branches)
         self._joined = True
         for branch in branches:
@@ -104,11 +112,21 @@ class ForkGroup:
                 error.add_note(f"in branch {index} of {len(branches)}")
                 raise error
 
-    def _gather(self, branches: list[Branch], errors: JoinErrors) -> None:
-        known = self._parent.variables
-        names = dict.fromkeys(
-            name for branch in branches for name in branch.variables if name not in known
-        )
+    def _gathered(self, branches: list[Branch]) -> list[str]:
+        """The names that are new since the fork; none may be new in the parent too."""
+        new = dict.fromkeys(name for branch in branches for name in branch.variables)
+        names = [name for name in new if name not in self._inherited]
+        for name in names:
+            if name in self._parent.variables:
+                raise InvalidRequest(
+                    f"join: variable {name!r} was set both in the branches and, since the fork, in "
+                    f"the branch that forked; give one another name, or read forks[i][{name!r}] "
+                    "and do not join",
+                    field=name,
+                )
+        return names
+
+    def _gather(self, branches: list[Branch], names: list[str], errors: JoinErrors) -> None:
         for name in names:
             values: list[Any] = []
             metas: list[Any] = []

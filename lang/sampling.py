@@ -49,7 +49,22 @@ class Sampling:
             if target in values:
                 raise InvalidRequest(f"{name} and {target} are the same option", field=name)
             values[target] = value
-        return cls(**values)
+        sampling = cls(**values)
+        try:
+            sampling.check()
+        except InvalidRequest as error:
+            raise _renamed(error, options) from None
+        return sampling
+
+    def check(self, added_stop: tuple[str, ...] = ()) -> None:
+        """Raises InvalidRequest, naming the field, for what is wrong whatever it is merged with."""
+        # Without a limit of its own none is assumed: the other side of the merge may raise it.
+        SamplingParams(**{"max_tokens": None, **self._fields(added_stop)})
+        for name in ("return_logprob", "return_text_in_logprobs"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                raise InvalidRequest(f"{name}: {value!r} is not true or false", field=name)
+        self._logprob_options()
 
     def over(self, defaults: "Sampling") -> "Sampling":
         """These options where given, the defaults elsewhere."""
@@ -68,17 +83,20 @@ class Sampling:
         self, constraint: Constraint | None = None, added_stop: tuple[str, ...] = ()
     ) -> SamplingParams:
         """Raises InvalidRequest, naming the field, where a value is out of its range."""
+        return SamplingParams(constraint=constraint, **self._fields(added_stop))
+
+    def _fields(self, added_stop: tuple[str, ...]) -> dict[str, Any]:
+        """What is given, in the types of `SamplingParams`."""
         values = {name: v for name, v in self.given().items() if name not in _LOGPROB_NAMES}
         for name in ("stop", "stop_regex"):
             if name in values:
                 values[name] = _texts(name, values[name])
         values["stop"] = (*values.get("stop", ()), *added_stop)
         if "stop_token_ids" in values:
-            ids = values["stop_token_ids"]
-            values["stop_token_ids"] = (ids,) if isinstance(ids, int) else tuple(ids)
+            values["stop_token_ids"] = _ids("stop_token_ids", values["stop_token_ids"])
         if "logit_bias" in values:
             values["logit_bias"] = _bias(values["logit_bias"])
-        return SamplingParams(constraint=constraint, **values)
+        return values
 
     def logprobs(self) -> LogprobOptions | None:
         """What to report of log-probabilities; None unless `return_logprob`."""
@@ -92,9 +110,12 @@ class Sampling:
                 if value:
                     raise InvalidRequest(f"{name} needs return_logprob=True", field=name)
             return None
+        return self._logprob_options()
+
+    def _logprob_options(self) -> LogprobOptions:
         return LogprobOptions(
             start=-1 if self.logprob_start_len is None else self.logprob_start_len,
-            top=self.top_logprobs_num or 0,
+            top=0 if self.top_logprobs_num is None else self.top_logprobs_num,
             text=bool(self.return_text_in_logprobs),
         )
 
@@ -116,9 +137,26 @@ def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _ids(name: str, value: object) -> tuple[Any, ...]:
+    """One id or a sequence of them."""
+    if isinstance(value, int):
+        return (value,)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidRequest(f"{name}: {value!r} is not a list of token ids", field=name)
+    return tuple(value)
+
+
 def _bias(value: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
     if not isinstance(value, Mapping):
         raise InvalidRequest(
             f"logit_bias: {value!r} is not a dict from token id to bias", field="logit_bias"
         )
     return tuple(value.items())
+
+
+def _renamed(error: InvalidRequest, options: Mapping[str, Any]) -> InvalidRequest:
+    """The error in the words of `run`."""
+    for name, target in _RUN_NAMES.items():
+        if error.field == target and name in options:
+            return InvalidRequest(name + str(error).removeprefix(target), field=name)
+    return error

@@ -166,10 +166,12 @@ class ProgramState:
         return self._branch.return_value
 
     def __repr__(self) -> str:
-        error = self.error()
+        """The text so far, or what failed. Does not wait, not even for the run's lock: whoever
+        holds that may be what is being debugged."""
+        error = self._branch.error()
         if error is not None:
             return f"<ProgramState failed: {error}>"
-        return f"ProgramState({self.text()})"
+        return f"ProgramState({self._branch.executor.transcript.text()})"
 
     # --- streaming -----------------------------------------------------------------------------
 

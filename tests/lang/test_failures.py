@@ -82,7 +82,7 @@ def test_every_read_raises_the_original_error(scripted, read, failure, stream):
 def test_error_tells_without_raising(scripted):
     state = sw.function(gens).run(backend=scripted([BOOM]))
     assert isinstance(state.error(), sw.ProgramError)
-    assert "boom" in repr(state)
+    assert repr(state).startswith("<ProgramState failed: ") and "boom" in repr(state)
     fine = sw.function(lambda s: s.__iadd__("x")).run(backend=scripted([]))
     assert fine.error() is None
 

@@ -71,6 +71,73 @@ def test_join_gathers_new_variables_in_branch_order(scripted):
     assert [m["prompt_tokens"] for m in state.get_meta_info("new")] == [3, 3, 3]
 
 
+def test_join_refuses_a_name_that_the_parent_was_given_since_the_fork(scripted):
+    def body(s):
+        s += "a"
+        forks = s.fork(2)
+        forks += ["x" + sw.gen("v"), "y" + sw.gen("v")]
+        s["v"] = "parent"
+        with pytest.raises(sw.InvalidRequest, match="'v'") as caught:
+            forks.join()
+        assert caught.value.field == "v"
+        assert [fork["v"] for fork in forks] == ["X", "Y"]  # nothing is lost
+        forks.join("concate_and_append")  # which takes over no variables
+
+    state = run(body, scripted(echo))
+    assert (state["v"], state.text()) == ("parent", "axXyY")
+
+
+def test_join_refuses_a_name_that_another_join_has_gathered(scripted):
+    def body(s):
+        s += "a"
+        first, second = s.fork(1), s.fork(1)
+        first += "x" + sw.gen("v")
+        second += "y" + sw.gen("v")
+        first.join()
+        with pytest.raises(sw.InvalidRequest, match="'v'"):
+            second.join()
+        return second[0]["v"]
+
+    state = run(body, scripted(echo))
+    assert (state["v"], state.ret_value) == (["X"], "Y")
+
+
+def test_join_says_so_without_waiting(scripted):
+    def body(s):
+        forks = s.fork(2)
+        forks += sw.gen("v")
+        s["v"] = "parent"
+        with pytest.raises(sw.InvalidRequest, match="'v'"):
+            forks.join()
+
+    client = scripted([STALL, STALL])
+    run(body, client)
+
+
+def test_what_the_parent_alone_was_given_since_the_fork_stays(scripted):
+    def body(s):
+        forks = s.fork(2)
+        forks += ["x" + sw.gen("v"), "y" + sw.gen("v")]
+        s["own"] = 5
+        forks.join()
+
+    state = run(body, scripted(echo))
+    assert (state["own"], state["v"]) == (5, ["X", "Y"])
+
+
+def test_a_name_from_before_the_fork_keeps_its_value(scripted):
+    def body(s):
+        s += "a" + sw.gen("v")
+        forks = s.fork(2)
+        forks += ["x" + sw.gen("v"), "y" + sw.gen("v")]
+        s["v"] = "later"
+        forks.join()
+        return [fork["v"] for fork in forks]
+
+    state = run(body, scripted(echo))
+    assert (state["v"], state.ret_value) == ("later", ["X", "Y"])
+
+
 def test_join_can_append_the_branches_texts(scripted):
     def body(s):
         s += "a"

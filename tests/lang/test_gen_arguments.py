@@ -1,6 +1,7 @@
 """What the arguments of gen, select, run and function become, and what is refused by name."""
 
 import inspect
+from collections.abc import Callable
 
 import pydantic
 import pytest
@@ -143,10 +144,22 @@ def test_positions_are_sglangs():
     ]
 
 
+class NoSchema(pydantic.BaseModel):
+    """A model with a field that JSON has no type for."""
+
+    call: Callable[[], None]
+
+
 REFUSED = {
     "regex": lambda: sw.gen("a", regex="("),
     "json_schema": lambda: sw.gen("a", json_schema="{"),
     "json_schema ": lambda: sw.gen("a", json_schema=5),
+    "json_schema  ": lambda: sw.gen("a", json_schema={"a": object()}),
+    "json_schema   ": lambda: sw.gen("a", json_schema=NoSchema),
+    "regex ": lambda: sw.gen("a", regex=5),
+    "regex  ": lambda: sw.gen("a", regex=b"a"),
+    "regex   ": lambda: sw.gen("a", regex="a{99999999999}"),
+    "dtype ": lambda: sw.gen("a", dtype=[]),
     "dtype": lambda: sw.gen("a", dtype="integer"),
     "dtype and regex": lambda: sw.gen("a", dtype=int, regex="a"),
     "choices and json_schema": lambda: sw.gen("a", choices=["x"], json_schema={}),
@@ -171,17 +184,111 @@ def test_refused_by_name_where_it_is_said(name):
         REFUSED[name]()
 
 
-REFUSED_AT_SUBMIT = [
-    ("temperature", {"temperature": -1}, {}),
-    ("max_tokens", {"max_tokens": -1}, {}),
+BAD_VALUES = {  # option -> values of a wrong type or out of range
+    "max_tokens": [-1, 1.5, "7", True],
+    "min_tokens": [-1, "2", 0.5],
+    "n": [0, 129, "2", False],
+    "stop": [5, [5], [""], "", {"a": 1}, ["x"] * 33],
+    "stop_token_ids": [5.0, "12", [1.5], [-1], -1, True, {1}],
+    "stop_regex": [5, "(", ["("], [5]],
+    "temperature": [-1, "hot", [0], float("nan"), float("inf"), True],
+    "top_p": [0, 1.1, "x"],
+    "top_k": [0, -2, 1.5],
+    "min_p": [-0.1, 1.1, "x"],
+    "frequency_penalty": [-2.1, 2.1, "x"],
+    "presence_penalty": [-2.1, 2.1, "x"],
+    "repetition_penalty": [0, 2.1, "x"],
+    "ignore_eos": [1, "yes"],
+    "seed": ["x", 1.5, 2**64],
+    "logit_bias": [[1], 5, {"a": 1}, {-1: 1}, {1: "x"}, {1: 101}],
+    "return_logprob": [1, "yes"],
+    "logprob_start_len": [-2, 0.5, "0"],
+    "top_logprobs_num": [-1, 129, 1.5, "", False],
+    "return_text_in_logprobs": [1, "yes"],
+}
+BAD = [(name, value) for name, values in BAD_VALUES.items() for value in values]
+
+
+def test_the_table_of_bad_values_has_every_option():
+    assert set(BAD_VALUES) == set(EVERY_OPTION) | {
+        "logit_bias",
+        "return_logprob",
+        "logprob_start_len",
+        "top_logprobs_num",
+        "return_text_in_logprobs",
+    }
+
+
+def assert_named(error, name, value):
+    """By name, and with the value that is wrong, or the item of it that is."""
+    assert error.field == name
+    message = str(error)
+    assert message.startswith(f"{name}: ")
+    parts = [value]
+    if isinstance(value, list | dict):
+        parts += [*value, *getattr(value, "values", list)()]
+    assert any(repr(part) in message for part in (*parts, len(parts) - 1))
+
+
+@pytest.mark.parametrize("name, value", BAD)
+def test_bad_values_are_refused_by_the_gen_that_says_them(name, value):
+    with pytest.raises(sw.InvalidRequest) as caught:
+        sw.gen("a", **{name: value})
+    assert_named(caught.value, name, value)
+
+
+@pytest.mark.parametrize("name, value", BAD)
+def test_bad_defaults_are_refused_by_the_run_in_its_own_words(scripted, name, value):
+    @sw.function
+    def program(s):
+        raise AssertionError("the body must not run")
+
+    client = scripted([])
+    for said in {name, RUN_NAMES.get(name, name)}:
+        with pytest.raises(sw.InvalidRequest) as caught:
+            program.run(backend=client, **{said: value})
+        assert_named(caught.value, said, value)
+    with pytest.raises(sw.InvalidRequest):
+        program.run_batch([{}], backend=client, **{name: [value] if name == "seed" else value})
+
+
+def test_bad_values_with_choices_are_refused_too():
+    for name, value in BAD:
+        with pytest.raises(sw.InvalidRequest, match=name):
+            sw.gen("a", choices=["x"], **{name: value})
+    for value in BAD_VALUES["temperature"]:
+        with pytest.raises(sw.InvalidRequest, match="temperature"):
+            sw.select("a", ["x"], temperature=value)
+
+
+@pytest.mark.parametrize("short", [sw.gen_int, sw.gen_string])
+def test_the_short_forms_refuse_at_once_too(short):
+    with pytest.raises(sw.InvalidRequest, match="stop_token_ids: 5.0"):
+        short("a", stop_token_ids=5.0)
+
+
+def test_the_stops_that_a_dtype_adds_count():
+    stops = [str(i) for i in range(31)]
+    sw.gen("a", stop=stops)
+    with pytest.raises(sw.InvalidRequest, match="stop"):
+        sw.gen("a", stop=stops, dtype=int)
+
+
+def test_only_one_side_of_a_merge_needs_to_raise_the_limit(scripted):
+    both = [
+        sent(scripted, sw.gen("a", min_tokens=200), max_new_tokens=300),
+        sent(scripted, sw.gen("a", max_tokens=300), min_new_tokens=200),
+    ]
+    assert [(r.sampling.min_tokens, r.sampling.max_tokens) for r in both] == [(200, 300)] * 2
+    with pytest.raises(sw.InvalidRequest, match="min_tokens: 9 "):
+        sw.gen("a", min_tokens=9, max_tokens=5)
+    with pytest.raises(sw.InvalidRequest, match="min_new_tokens: 9 "):
+        sw.function(lambda s: None).run(backend=scripted([]), min_new_tokens=9, max_new_tokens=5)
+
+
+REFUSED_AT_SUBMIT = [  # only the merge with the run's defaults is wrong
     ("min_tokens", {"min_tokens": 200}, {}),
     ("min_tokens", {"min_tokens": 20}, {"max_new_tokens": 5}),
-    ("stop", {"stop": 5}, {}),
-    ("stop", {"stop": [5]}, {}),
-    ("stop_regex", {"stop_regex": "("}, {}),
-    ("n", {}, {"n": 0}),
-    ("logit_bias", {"logit_bias": [1]}, {}),
-    ("seed", {"seed": "x"}, {}),
     ("top_logprobs_num", {"top_logprobs_num": 2}, {}),
     ("logprob_start_len", {"logprob_start_len": 1}, {}),
     ("return_text_in_logprobs", {"return_text_in_logprobs": True}, {}),
@@ -190,8 +297,9 @@ REFUSED_AT_SUBMIT = [
 
 @pytest.mark.parametrize("name, options, run_options", REFUSED_AT_SUBMIT)
 def test_refused_by_name_when_it_is_added(scripted, name, options, run_options):
+    node = sw.gen("a", **options)
     with pytest.raises(sw.InvalidRequest, match=name):
-        sent(scripted, sw.gen("a", **options), **run_options)
+        sent(scripted, node, **run_options)
 
 
 # --- function and run -------------------------------------------------------------------------

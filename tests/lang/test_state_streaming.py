@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -78,6 +79,23 @@ def test_run_returns_at_once_and_reads_wait_for_the_body(scripted, release):
     release(client)
     assert state["b"] == "x"
     assert state.text() == "Q-x."
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_repr_shows_the_text_so_far_and_does_not_wait(scripted, release, stream):
+    client = scripted([Reply("abc", chunk_size=1, hold_after=2), "x"])
+    state = sw.function(body).run(backend=client, stream=stream)
+    while repr(state) != "ProgramState(Qab)":  # never more: the rest is held back
+        time.sleep(0.001)
+    with state._branch.run.changed:  # held by whatever is being debugged
+        seen = []
+        reader = threading.Thread(target=lambda: seen.append(repr(state)))
+        reader.start()
+        reader.join()
+    assert seen == ["ProgramState(Qab)"]
+    release(client)
+    assert state.text() == "Qabc-x."
+    assert repr(state) == "ProgramState(Qabc-x.)"
 
 
 def test_select_and_samples_stream_too(scripted):

@@ -1,4 +1,4 @@
-"""The two steps that ask the engine, from request to answer.
+"""The exchanges with the engine, one class for each step that asks it: from request to answer.
 
 Owns: what becomes of a client's answers: into the transcript and the variable, under the run's
 lock. Callbacks come on the client's dispatcher thread and never block it.
@@ -18,7 +18,7 @@ from .steps import Generate, Score
 from .transcript import Transcript
 
 
-class GenerateCall:
+class GenerateExchange:
     """One `Generate` step; `start` returns at once."""
 
     def __init__(self, run: Run, transcript: Transcript, step: Generate, pending: Pending) -> None:
@@ -60,7 +60,7 @@ class GenerateCall:
             self._step.variable.set(*self._collector.value())
 
 
-class ScoreCall:
+class ScoreExchange:
     """One `Score` step; `start` returns at once."""
 
     def __init__(self, run: Run, transcript: Transcript, step: Score, pending: Pending) -> None:
