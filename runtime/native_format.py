@@ -5,6 +5,7 @@ and `lang`, so that all three speak the same. Knows no transport and imports no 
 """
 
 import difflib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -128,16 +129,32 @@ def sampling_from_dict(values: Mapping[str, Any]) -> SamplingParams:
     try:
         return SamplingParams(**fields)
     except InvalidRequest as error:
-        raise _renamed(error, given) from None
+        raise renamed(error, sampling_names(given)) from None
 
 
-def _renamed(error: InvalidRequest, given: Mapping[str, Any]) -> InvalidRequest:
-    """The error in the caller's words: its key instead of our field's name."""
+def sampling_names(values: Mapping[str, Any]) -> dict[str, str]:
+    """Field of SamplingParams -> the key of this format that stands for it in `values`."""
+    names = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens"}
     for name, (target, _) in _FIELDS.items():
-        if target == error.field and name in given:
-            rest = str(error).removeprefix(f"{target}:")
-            return InvalidRequest(f"{name}:{rest}", field=name)
-    return error
+        if values.get(name) is not None:
+            names[target] = name
+    for name in _CONSTRAINTS:
+        if values.get(name) is not None:
+            names["constraint"] = name
+    return names
+
+
+def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
+    """The error in the caller's words. `names`: our field -> the caller's key."""
+    field = error.field
+    if field is None:
+        return error
+    name, text = names.get(field, field), str(error)
+    if field in ("max_tokens", "min_tokens"):  # they quote numbers alone, so the name is the field
+        text = re.sub(r"(?<= )max_tokens\b", names.get("max_tokens", "max_tokens"), text)
+    if text.startswith(f"{field}:"):
+        text = name + text.removeprefix(field)
+    return error if text == str(error) and name == field else InvalidRequest(text, field=name)
 
 
 def _check_name(name: str, is_given: bool) -> None:

@@ -108,6 +108,6 @@ def _unhealthy(reason: str) -> Response:
 async def _generate_one(service: Service) -> None:
     """One greedy token: proof that the whole engine turns, not only that it listens."""
     request = GenerateRequest((Text("hi"),), SamplingParams(max_tokens=1, temperature=0.0))
-    async with service.generations.started([request]) as [running]:
+    async with service.generations.started([request], [{}]) as [running]:
         async for _ in running.chunks():
             pass

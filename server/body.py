@@ -59,7 +59,7 @@ async def _read_bytes(request: Request, max_bytes: int) -> bytes:
 def parse_json(body: bytes) -> Any:
     """The JSON value in `body`. Raises BadBody, with the position or the field at fault."""
     try:
-        text = body.decode()
+        text = body.decode("utf-8-sig")  # some editors put a byte order mark before it
     except UnicodeDecodeError as error:
         raise BadBody(f"the body is not UTF-8 (byte {error.start})") from None
     try:

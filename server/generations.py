@@ -5,14 +5,27 @@ Owns: the table of ids in flight and the request counters. Knows no wire format.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from ..runtime.client import AsyncClient, AsyncStream
 from ..runtime.errors import Cancelled, InvalidRequest
+from ..runtime.native_format import renamed
 from ..runtime.protocol import Chunk, GenerateRequest
 from .errors import failure
+
+FieldNames = Mapping[str, str]
+"""Field of the runtime -> the caller's key for it, where the two differ."""
+
+
+@contextmanager
+def in_callers_words(names: FieldNames) -> Iterator[None]:
+    """An InvalidRequest raised inside names the field that the caller sent."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise renamed(error, names) from error.__cause__
 
 
 @dataclass
@@ -47,21 +60,30 @@ class Generations:
         return len(self._running)
 
     @asynccontextmanager
-    async def started(self, requests: list[GenerateRequest]) -> AsyncIterator[list["Generation"]]:
-        """All of `requests`, running side by side; leaving the block aborts what has not ended."""
+    async def started(
+        self, requests: list[GenerateRequest], names: list[FieldNames]
+    ) -> AsyncIterator[list["Generation"]]:
+        """All of `requests`, running side by side; leaving the block aborts what has not ended.
+        `names`: for each request, what its caller calls its fields."""
         async with AsyncExitStack() as stack:
-            yield [await stack.enter_async_context(self._started(one)) for one in requests]
+            yield [
+                await stack.enter_async_context(self._started(one, called))
+                for one, called in zip(requests, names, strict=True)
+            ]
 
     @asynccontextmanager
-    async def _started(self, request: GenerateRequest) -> AsyncIterator["Generation"]:
+    async def _started(
+        self, request: GenerateRequest, names: FieldNames
+    ) -> AsyncIterator["Generation"]:
         request_id = request.request_id
         if request_id in self._running:
             raise InvalidRequest(f"rid: {request_id!r} is already in flight", field="rid")
         entry = self._running[request_id] = _Entry()
         outcome = "aborted"
         try:
-            entry.stream = await self._client.generate(request)
-            generation = Generation(entry.stream, self.counts, request.sampling.n)
+            with in_callers_words(names):
+                entry.stream = await self._client.generate(request)
+            generation = Generation(entry.stream, self.counts, request.sampling.n, names)
             try:
                 if entry.is_aborted:
                     await entry.stream.close()
@@ -91,21 +113,25 @@ class Generations:
 class Generation:
     """One request's answer: chunks in order, counted as they pass."""
 
-    def __init__(self, stream: AsyncStream, counts: Counts, num_samples: int) -> None:
+    def __init__(
+        self, stream: AsyncStream, counts: Counts, num_samples: int, names: FieldNames
+    ) -> None:
         self._stream = stream
         self._counts = counts
         self._unfinished = num_samples
+        self._names = names
 
     @property
     def is_finished(self) -> bool:
         return self._unfinished == 0
 
     async def chunks(self) -> AsyncIterator[Chunk]:
-        async for chunk in self._stream:
-            if chunk.finish is not None:
-                self._unfinished -= 1
-                self._count(chunk)
-            yield chunk
+        with in_callers_words(self._names):
+            async for chunk in self._stream:
+                if chunk.finish is not None:
+                    self._unfinished -= 1
+                    self._count(chunk)
+                yield chunk
 
     def _count(self, final: Chunk) -> None:
         self._counts.prompt_tokens += final.usage.prompt_tokens

@@ -11,13 +11,18 @@ from starlette.responses import JSONResponse, Response
 
 from ..runtime.errors import Cancelled
 from ..runtime.protocol import Chunk
-from .body import read_record
+from .body import Body, read_record
 from .generations import Generation
 from .native_answer import Sample, samples
 from .native_request import Generate, generate
 from .native_schema import GenerateBody
 from .service import Service
 from .streaming import merged, streamed, unless_gone
+
+
+class ConcatenateBody(Body):
+    src_rids: list[str]
+    dst_rid: str
 
 
 def native_router(service: Service) -> APIRouter:
@@ -31,6 +36,14 @@ def native_router(service: Service) -> APIRouter:
             return await streamed(request.receive, _events(service, wanted), openai=False)
         objects = await unless_gone(request.receive, _objects(service, wanted))
         return JSONResponse(objects if wanted.as_list else objects[0])
+
+    @router.post("/concate_and_append_request")
+    async def concatenate(request: Request) -> Response:
+        """Does nothing, on purpose: SGLang's older clients announce a join of forks by ids that
+        they never sent with a request. They join the text themselves, and their next `/generate`
+        carries all of it."""
+        await read_record(request, ConcatenateBody, service.options.max_body_bytes)
+        return JSONResponse({"success": True})
 
     return router
 
@@ -55,7 +68,7 @@ async def _progress(
     service: Service, wanted: Generate, table: list[list[Sample]]
 ) -> AsyncIterator[Sample]:
     """Fills the table; yields each sample that has moved on."""
-    async with service.generations.started(wanted.requests) as running:
+    async with service.generations.started(wanted.requests, wanted.names) as running:
         async for which, chunk in merged([_until_aborted(one) for one in running]):
             if chunk is not None:
                 sample = table[which][chunk.index]

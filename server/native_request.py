@@ -5,24 +5,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..runtime.errors import InvalidRequest
-from ..runtime.native_format import sampling_from_dict
+from ..runtime.native_format import sampling_from_dict, sampling_names
 from ..runtime.protocol import (
     GenerateRequest,
     Ids,
     LogprobOptions,
     Prompt,
-    SamplingParams,
     as_prompt,
 )
+from .generations import FieldNames
 from .native_schema import GenerateBody
 from .openai_schema import MAX_PROMPTS
 
 
 @dataclass(frozen=True)
 class Generate:
-    """What a body asks for. `as_list`: the answer is a list, since the prompt was one or n > 1."""
+    """What a body asks for. `as_list`: the answer is a list, since the prompt was one or n > 1.
+    `names`: what the body calls each request's fields."""
 
     requests: list[GenerateRequest]
+    names: list[FieldNames]
     as_list: bool
     stream: bool
     with_prompt_ids: bool
@@ -31,7 +33,8 @@ class Generate:
 def generate(body: GenerateBody) -> Generate:
     """Raises InvalidRequest that names the field at fault."""
     prompts, as_list = _prompts(body)
-    sampling = _sampling(body.sampling_params or {}, len(prompts))
+    params = _sampling(body.sampling_params or {}, len(prompts))
+    sampling = [sampling_from_dict(one) for one in params]
     rids = _rids(body.rid, len(prompts), as_list)
     requests = [
         GenerateRequest(
@@ -45,6 +48,7 @@ def generate(body: GenerateBody) -> Generate:
     ]
     return Generate(
         requests,
+        [{"prompt": _given(body)[0]} | sampling_names(one) for one in params],
         as_list=as_list or any(how.n > 1 for how in sampling),
         stream=bool(body.stream),
         with_prompt_ids=bool(body.return_prompt_token_ids),
@@ -52,8 +56,7 @@ def generate(body: GenerateBody) -> Generate:
 
 
 def _prompts(body: GenerateBody) -> tuple[list[Prompt], bool]:
-    given = {"text": body.text, "input_ids": body.input_ids, "prompt": body.prompt}
-    names = [name for name, value in given.items() if value is not None]
+    names = _given(body)
     if len(names) != 1:
         found = " and ".join(names) or "none"
         raise InvalidRequest(
@@ -62,7 +65,7 @@ def _prompts(body: GenerateBody) -> tuple[list[Prompt], bool]:
         )
     if body.prompt is not None:
         return [body.prompt], False
-    value: Any = given[names[0]]
+    value: Any = getattr(body, names[0])
     if isinstance(value, str):
         return [as_prompt(value)], False
     if len(value) == 0 or isinstance(value[0], int):
@@ -77,15 +80,20 @@ def _prompts(body: GenerateBody) -> tuple[list[Prompt], bool]:
     return [(Ids(tuple(ids)),) for ids in value], True
 
 
-def _sampling(value: dict[str, Any] | list[Any], num_prompts: int) -> list[SamplingParams]:
+def _given(body: GenerateBody) -> list[str]:
+    """Under which names a prompt came."""
+    return [name for name in ("text", "input_ids", "prompt") if getattr(body, name) is not None]
+
+
+def _sampling(value: dict[str, Any] | list[Any], num_prompts: int) -> list[dict[str, Any]]:
     if isinstance(value, dict):
-        return [sampling_from_dict(value)] * num_prompts
+        return [value] * num_prompts
     if len(value) != num_prompts:
         raise InvalidRequest(
             f"sampling_params: {len(value)} objects for {num_prompts} prompts",
             field="sampling_params",
         )
-    return [sampling_from_dict(one) for one in value]
+    return value
 
 
 def _rids(value: str | list[str] | None, num_prompts: int, as_list: bool) -> list[str]:

@@ -19,12 +19,14 @@ from . import openai_answer as answer
 from .answers import Answer, gathered, total_usage
 from .body import read_record
 from .errors import UnknownModel
+from .generations import FieldNames
 from .openai_request import (
     chat_request,
     chat_template_kwargs,
     chat_template_switches,
     check_stream_options,
     completion_requests,
+    field_names,
 )
 from .openai_schema import ChatRequest, CompletionRequest
 from .service import Service
@@ -87,11 +89,12 @@ async def _chat(service: Service, request: Request, body: ChatRequest) -> Respon
     with_usage = check_stream_options(body)
     head = await _head(service, "chatcmpl")
     generation = await _chat_generation(service, body, head.answer_id)
+    names = field_names(body)
     logprobs = bool(body.logprobs)
     if body.stream:
-        events = _chat_events(service, head, generation, logprobs, with_usage)
+        events = _chat_events(service, head, generation, names, logprobs, with_usage)
         return await streamed(request.receive, events, openai=True)
-    [samples] = await unless_gone(request.receive, _whole(service, [generation]))
+    [samples] = await unless_gone(request.receive, _whole(service, [generation], names))
     usage = total_usage([samples])
     return JSONResponse(answer.chat_answer(head, samples, usage, logprobs=logprobs))
 
@@ -114,12 +117,13 @@ async def _chat_events(
     service: Service,
     head: answer.Head,
     generation: GenerateRequest,
+    names: FieldNames,
     logprobs: bool,
     with_usage: bool,
 ) -> AsyncGenerator[dict[str, Any]]:
     extra = {"usage": None} if with_usage else {}
     samples: dict[int, Answer] = {}
-    async with service.generations.started([generation]) as [running]:
+    async with service.generations.started([generation], [names]) as [running]:
         async for chunk in running.chunks():
             if chunk.index not in samples:
                 samples[chunk.index] = Answer()
@@ -133,8 +137,10 @@ async def _chat_events(
         yield head.object("chat.completion.chunk", []) | {"usage": answer.usage_dict(usage)}
 
 
-async def _whole(service: Service, requests: list[GenerateRequest]) -> list[list[Answer]]:
-    async with service.generations.started(requests) as running:
+async def _whole(
+    service: Service, requests: list[GenerateRequest], names: FieldNames
+) -> list[list[Answer]]:
+    async with service.generations.started(requests, [names] * len(requests)) as running:
         chunks = merged([one.chunks() for one in running])
         return await gathered(chunks, len(requests), requests[0].sampling.n)
 
@@ -147,13 +153,14 @@ async def _completions(service: Service, request: Request, body: CompletionReque
     with_usage = check_stream_options(body)
     head = await _head(service, "cmpl")
     requests = completion_requests(body, head.answer_id)
+    names = field_names(body)
     num_samples = requests[0].sampling.n
     echoed = [one.prompt if body.echo else None for one in requests for _ in range(num_samples)]
     logprobs = body.logprobs is not None
     if body.stream:
-        events = _completion_events(service, head, requests, echoed, logprobs, with_usage)
+        events = _completion_events(service, head, requests, names, echoed, logprobs, with_usage)
         return await streamed(request.receive, events, openai=True)
-    answers = await unless_gone(request.receive, _whole(service, requests))
+    answers = await unless_gone(request.receive, _whole(service, requests, names))
     return JSONResponse(
         answer.completion_answer(
             head,
@@ -169,6 +176,7 @@ async def _completion_events(
     service: Service,
     head: answer.Head,
     requests: list[GenerateRequest],
+    names: FieldNames,
     echoed: list[Prompt | None],
     logprobs: bool,
     with_usage: bool,
@@ -179,7 +187,7 @@ async def _completion_events(
     answers = [[Answer() for _ in range(num_samples)] for _ in requests]
     offsets = [answer.Offsets() if logprobs else None for _ in echoed]
     waiting = list(echoed)
-    async with service.generations.started(requests) as running:
+    async with service.generations.started(requests, [names] * len(requests)) as running:
         async for which, chunk in merged([one.chunks() for one in running]):
             answers[which][chunk.index].add(chunk)
             choice = which * num_samples + chunk.index

@@ -18,8 +18,10 @@ from ..runtime.protocol import (
     SamplingParams,
     as_prompt,
 )
+from .generations import FieldNames, in_callers_words
 from .openai_schema import ChatRequest, CompletionRequest, SamplingFields
 
+RESPONSE_SCHEMA = "response_format.json_schema.schema"
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's default for completions. A chat's is whatever the context has left after the prompt."""
 
@@ -54,6 +56,15 @@ def sampling(body: SamplingFields, max_tokens: int | None) -> SamplingParams:
 
 def constraint(body: SamplingFields) -> Constraint | None:
     """The one constraint that `body` asks for, if any."""
+    found = _constraints(body)
+    if len(found) > 1:
+        names = " and ".join(found)
+        raise InvalidRequest(f"{names}: only one constraint can hold", field=list(found)[1])
+    return next(iter(found.values()), None)
+
+
+def _constraints(body: SamplingFields) -> dict[str, Constraint]:
+    """By the field that asks for it."""
     found: dict[str, Constraint] = {}
     if body.regex is not None:
         found["regex"] = Regex(body.regex)
@@ -73,12 +84,24 @@ def constraint(body: SamplingFields) -> Constraint | None:
                 field="response_format.type",
             )
         if wanted.json_schema is not None:
-            name = "response_format.json_schema.schema"
-            found["response_format"] = _schema(name, wanted.json_schema.schema_)
-    if len(found) > 1:
-        names = " and ".join(found)
-        raise InvalidRequest(f"{names}: only one constraint can hold", field=list(found)[1])
-    return next(iter(found.values()), None)
+            found[RESPONSE_SCHEMA] = _schema(RESPONSE_SCHEMA, wanted.json_schema.schema_)
+    return found
+
+
+def field_names(body: SamplingFields) -> FieldNames:
+    """What this body calls the runtime's fields."""
+    names = {}
+    if isinstance(body, ChatRequest):
+        names["prompt"] = "messages"
+        is_old = body.max_tokens is not None and body.max_completion_tokens is None
+        names["max_tokens"] = "max_tokens" if is_old else "max_completion_tokens"
+    if body.regex is not None:
+        names["constraint"] = "regex"
+    elif body.json_schema is not None:
+        names["constraint"] = "json_schema"
+    else:
+        names["constraint"] = RESPONSE_SCHEMA
+    return names
 
 
 def _schema(field: str, schema: object) -> JsonSchema:
@@ -100,12 +123,13 @@ def check_stream_options(body: SamplingFields) -> bool:
 
 def chat_max_tokens(body: ChatRequest) -> int | None:
     """The limit that the caller set; None: whatever the context has left."""
-    if body.max_tokens is not None and body.max_completion_tokens is not None:
+    old, new = body.max_tokens, body.max_completion_tokens
+    if old is not None and new is not None and old != new:
         raise InvalidRequest(
-            "max_tokens: is the old name of max_completion_tokens, give one of them",
+            f"max_tokens and max_completion_tokens: they are one limit, got {old} and {new}",
             field="max_tokens",
         )
-    return body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    return old if new is None else new
 
 
 def chat_template_switches(body: ChatRequest) -> tuple[bool, bool]:
@@ -150,9 +174,12 @@ def chat_logprobs(body: ChatRequest) -> LogprobOptions | None:
 
 
 def chat_request(body: ChatRequest, prompt: Prompt, request_id: str) -> GenerateRequest:
+    max_tokens = chat_max_tokens(body)
+    with in_callers_words(field_names(body)):
+        how = sampling(body, max_tokens)
     return GenerateRequest(
         prompt,
-        sampling(body, chat_max_tokens(body)),
+        how,
         chat_logprobs(body),
         namespace=body.cache_salt or "",
         request_id=request_id,

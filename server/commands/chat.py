@@ -7,13 +7,15 @@ program.
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import closing
+from dataclasses import replace
 from time import perf_counter
 
 from ...runtime.chat import chat_format
 from ...runtime.errors import InvalidRequest
-from ...runtime.protocol import SamplingParams
+from ...runtime.native_format import renamed
 from ..conversation import Conversation
-from .engine_options import add_engine_options, engine_config, launched
+from .engine_options import SAMPLING, add_engine_options, engine_config, launched, sampling_params
+from .failure import CommandError
 
 HELP = "/reset begins anew, /quit ends, Ctrl-C stops an answer"
 
@@ -27,16 +29,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    sampling = sampling_params(args)
     with closing(launched(engine_config(args))) as client:
         info = client.info()
         chat = chat_format(info.chat_template, info.special_tokens, info.model)
-        sampling = SamplingParams(
-            max_tokens=args.max_tokens,
-            temperature=args.temperature,
-            seed=args.seed,
-            # A model without a template speaks in plain lines and would write the user's next one.
-            stop=("\nUSER:",) if info.chat_template is None else (),
-        )
+        if info.chat_template is None:
+            # Such a model speaks in plain lines and would write the user's next one.
+            sampling = replace(sampling, stop=("\nUSER:",))
         conversation = Conversation(client, chat, sampling)
         _note(f"{info.model}. {HELP}.")
         talk(conversation, args.system)
@@ -44,13 +43,19 @@ def run(args: Namespace) -> int:
 
 
 def talk(conversation: Conversation, system: str | None) -> None:
-    """Read messages until the end of the input or /quit."""
+    """Read messages until the end of the input or /quit. Through a pipe the first message that
+    fails ends it: what follows may build on its answer."""
     begin_anew(conversation, system)
     while True:
         try:
             message = _read()
         except (EOFError, KeyboardInterrupt):
             break
+        except UnicodeDecodeError:
+            if not sys.stdin.isatty():
+                raise CommandError("the input is not UTF-8") from None
+            _note("the input is not UTF-8")
+            continue
         match message.strip():
             case "":
                 continue
@@ -79,7 +84,10 @@ def answer(conversation: Conversation, message: str) -> None:
         with closing(pieces):
             for piece in pieces:
                 print(piece, end="", flush=True)
-    except InvalidRequest as error:
+    except InvalidRequest as raised:
+        error = renamed(raised, SAMPLING)
+        if not sys.stdin.isatty():
+            raise error from None
         _note(f"{error} (/reset begins anew)")
         return
     except KeyboardInterrupt:
@@ -100,10 +108,10 @@ def _read() -> str:
         import readline  # noqa: F401 - importing it gives `input` its history and line editing
 
         return input("> ")
-    line = sys.stdin.readline()
+    line = sys.stdin.buffer.readline()  # decoded line by line: the lines before a bad one are read
     if not line:
         raise EOFError
-    return line.rstrip("\n")
+    return line.decode().rstrip("\r\n")
 
 
 def _note(text: str) -> None:

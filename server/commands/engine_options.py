@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...runtime.config import CacheOptions, EngineConfig, ModelOptions
+from ...runtime.errors import InvalidRequest
+from ...runtime.native_format import renamed
+from ...runtime.protocol import SamplingParams
+from .failure import CommandError
 
 if TYPE_CHECKING:
     from ...runtime.process import ProcessClient
+
+
+SAMPLING: Final = {
+    "seed": "--seed",
+    "temperature": "--temperature",
+    "max_tokens": "--max-tokens",
+}
+"""Field of SamplingParams -> the option that sets it, in the commands that generate."""
 
 
 def add_engine_options(parser: ArgumentParser) -> None:
@@ -37,15 +50,41 @@ def add_engine_options(parser: ArgumentParser) -> None:
 
 
 def engine_config(args: Namespace) -> EngineConfig:
-    """Raises InvalidRequest that names the option out of range."""
-    return EngineConfig(
+    """Raises InvalidRequest or CommandError that names the option out of range."""
+    config = EngineConfig(
         model=ModelOptions(args.model, args.dtype, args.context_length, args.threads),
         cache=CacheOptions(args.max_tokens_in_cache),
     )
+    tokens, page = config.cache.max_tokens, config.cache.page_size
+    if tokens is not None and tokens < page:
+        raise CommandError(
+            f"--max-tokens-in-cache: {tokens} is less than one page of the cache ({page} tokens)"
+        )
+    return config
+
+
+def sampling_params(args: Namespace) -> SamplingParams:
+    """What the sampling options ask for; those that `args` lacks, or None, stay at their defaults.
+    Raises InvalidRequest that names the option out of range."""
+    given = {name: getattr(args, name, None) for name in SAMPLING}
+    try:
+        return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+    except InvalidRequest as error:
+        raise renamed(error, SAMPLING) from None
 
 
 def launched(config: EngineConfig) -> ProcessClient:
-    """An engine in a process of its own; fetches the default model on first use."""
+    """An engine in a process of its own; fetches the default model on first use. Says on stderr
+    where the cache is too small for a request as long as the context."""
     from ...runtime.launch import launch
 
-    return launch(config)
+    client = launch(config)
+    info = client.info()
+    if info.max_tokens_in_cache < info.context_length:
+        print(
+            f"note: the KV cache holds {info.max_tokens_in_cache} tokens, fewer than the context "
+            f"length of {info.context_length}: longer requests are refused",
+            file=sys.stderr,
+            flush=True,
+        )
+    return client

@@ -8,23 +8,17 @@ import importlib.util
 import inspect
 import json
 import sys
-from argparse import (
-    REMAINDER,
-    SUPPRESS,
-    ArgumentParser,
-    Namespace,
-    RawDescriptionHelpFormatter,
-)
+from argparse import REMAINDER, SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import Any, Protocol, cast
 
-from ...runtime.errors import InvalidRequest
-from .engine_options import add_engine_options, engine_config, launched
-from .failure import CommandError
-
-SAMPLING: Final = ("seed", "temperature", "max_tokens")
+from ...runtime.errors import InvalidRequest, SapwoodError
+from ...runtime.models.errors import ModelError
+from .engine_options import SAMPLING, add_engine_options, engine_config, launched, sampling_params
+from .failure import CommandError, Parser, with_users_traceback
 
 
 class Program(Protocol):
@@ -36,11 +30,13 @@ class Program(Protocol):
     def run(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
+    parser.hint = "options come after FILE.py:function"
     parser.usage = "sapwood run FILE.py:function [--arg value ...] [options]"
     parser.formatter_class = RawDescriptionHelpFormatter
     parser.add_argument("target", metavar="FILE.py:function")
-    parser.add_argument("words", nargs=REMAINDER, help=SUPPRESS)
+    rest = parser.add_argument("words", nargs=REMAINDER, help=SUPPRESS)
+    rest.required = False  # a message about what is missing must not name it
     options = ArgumentParser(add_help=False, usage=SUPPRESS)
     _add_options(options)
     parser.epilog = (
@@ -49,9 +45,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    program, name = found(args.target)
-    words = _Words(program, name)
+    program, target = found(args.target)
+    words = _Words(program, target)
     arguments, options = words.parse(args.words)
+    sampling_params(options)  # refuses what is out of range before anything is printed
     with ExitStack() as stack:
         settings: dict[str, Any] = {
             "max_new_tokens" if key == "max_tokens" else key: getattr(options, key)
@@ -61,10 +58,10 @@ def run(args: Namespace) -> int:
         if words.engine_is_chosen(options):
             client = launched(engine_config(options))
             settings["backend"] = stack.enter_context(closing(client))
-        if options.json:
-            _print_json(program.run(**arguments, **settings))
-        else:
-            _print_live(program.run(**arguments, **settings, stream=True))
+        work = partial(_print_json if options.json else _print_live, program, arguments | settings)
+        # A refusal says by itself what is wrong; any other exception is about the user's code.
+        aside = (SapwoodError, ModelError)
+        with_users_traceback(work, Path(inspect.getfile(program.func)), aside)
     return 0
 
 
@@ -72,7 +69,7 @@ def run(args: Namespace) -> int:
 
 
 def found(target: str) -> tuple[Program, str]:
-    """The program that `FILE.py:function` names, and its name."""
+    """The program that `FILE.py:function` names, and its full name of that form."""
     file, _, name = target.rpartition(":") if ":" in target else (target, "", "")
     path = Path(file)
     if not path.is_file():
@@ -84,7 +81,7 @@ def found(target: str) -> tuple[Program, str]:
     if not name and len(programs) == 1:
         name = next(iter(programs))
     if name in programs:
-        return programs[name], name
+        return programs[name], f"{file}:{name}"
     listed = ", ".join(programs) or "none"
     if not name:
         raise CommandError(f"{file}: name the program, as in {file}:NAME; it holds {listed}")
@@ -97,14 +94,15 @@ def _is_program(value: object) -> bool:
 
 
 def _load(path: Path) -> ModuleType:
-    """Import the file as Python would from its own folder; its errors are its own."""
+    """Import the file as Python would from its own folder; its errors are its own, and told as
+    such."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise CommandError(f"{path}: not a Python file")
     sys.path.insert(0, str(path.parent.resolve()))
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    with_users_traceback(partial(spec.loader.exec_module, module), Path(module.__file__ or path))
     return module
 
 
@@ -115,25 +113,23 @@ class _Words:
     """The command line after the target. The program's own parameters win over our options of the
     same name, which it then does without."""
 
-    def __init__(self, program: Program, name: str) -> None:
-        self._name = name
+    def __init__(self, program: Program, target: str) -> None:
         self._names = program.arg_names
         parameters = inspect.signature(program.func).parameters
         self._required = [
             one for one in program.arg_names if parameters[one].default is inspect.Parameter.empty
         ]
-        self._parser = _Parser(
-            prog=f"sapwood run ...:{name}",
+        self._parser = Parser(
+            prog=f"sapwood run {target}",
             description=inspect.getdoc(program.func),
-            allow_abbrev=False,
+            usage=self._usage(target),
             conflict_handler="resolve",
             argument_default=SUPPRESS,
         )
-        self._parser.complain = self._complain
         _add_options(self._parser)
         group = self._parser.add_argument_group("the program's own")
         for one in self._names:
-            flags = dict.fromkeys((f"--{one}", f"--{one.replace('_', '-')}"))
+            flags = dict.fromkeys((_option(one), f"--{one}"))
             group.add_argument(*flags, dest=f"program {one}", type=_value, metavar="VALUE")
 
     def parse(self, words: list[str]) -> tuple[dict[str, Any], Namespace]:
@@ -142,28 +138,23 @@ class _Words:
         own = {one: given[f"program {one}"] for one in self._names if f"program {one}" in given}
         missing = [one for one in self._required if one not in own]
         if missing:
-            self._complain(f"missing {', '.join(f'--{one}' for one in missing)}")
+            self._parser.error(f"missing {', '.join(map(_option, missing))}")
         return own, Namespace(**(_defaults() | given))
 
     def engine_is_chosen(self, options: Namespace) -> bool:
         """Without a choice the program runs on its own back end, or on the default one."""
         return any(getattr(options, key) != value for key, value in _engine_defaults().items())
 
-    def _complain(self, problem: str) -> NoReturn:
-        known = ", ".join(
-            f"--{one}" if one in self._required else f"[--{one}]" for one in self._names
-        )
-        raise CommandError(f"{self._name}: {problem}; its parameters: {known or 'none'}", 2)
+    def _usage(self, target: str) -> str:
+        shown = [
+            f"{_option(one)} VALUE" if one in self._required else f"[{_option(one)} VALUE]"
+            for one in self._names
+        ]
+        return " ".join(["sapwood run", target, *shown, "[options]"])
 
 
-class _Parser(ArgumentParser):
-    """Complains by way of `complain`, in one line."""
-
-    complain: Any = None
-
-    def error(self, message: str) -> NoReturn:
-        self.complain(message)
-        raise AssertionError("unreachable")
+def _option(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _add_options(parser: ArgumentParser) -> None:
@@ -197,16 +188,20 @@ def _value(text: str) -> Any:
 # --- its output --------------------------------------------------------------------------------
 
 
-def _print_live(state: Any) -> None:
-    for piece in state.text_iter():
-        print(piece, end="", flush=True)
-    print(flush=True)
+def _print_live(program: Program, arguments: dict[str, Any]) -> None:
+    state = program.run(**arguments, stream=True)
+    try:
+        for piece in state.text_iter():
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)
     error = state.error()
     if error is not None:
         raise error
 
 
-def _print_json(state: Any) -> None:
+def _print_json(program: Program, arguments: dict[str, Any]) -> None:
+    state = program.run(**arguments)
     error = state.error()
     if error is not None:
         raise error

@@ -6,18 +6,22 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sapwood import set_default_backend
 from sapwood.runtime.chat import chat_format
+from sapwood.runtime.config import EngineConfig
 from sapwood.runtime.errors import InvalidRequest
 from sapwood.runtime.protocol import Ids, SamplingParams, Text
 from sapwood.runtime.scripted import TOY_CHATML, TOY_INFO, Reply, ScriptedClient, encode_prompt
 from sapwood.server.cli import COMMANDS, main
-from sapwood.server.commands import chat, serve
+from sapwood.server.commands import chat, engine_options, serve
 from sapwood.server.commands.doctor import lines
+from sapwood.server.commands.failure import CommandError
 from sapwood.server.conversation import Conversation
 
 PROGRAMS = """
@@ -74,6 +78,9 @@ def test_the_module_is_the_command() -> None:
         ([], 2, "which command?"),
         (["run", "nowhere.py:f"], 1, "nowhere.py: no such file"),
         (["serve", "--context-length", "0"], 1, "context_length: 0 is not a positive integer"),
+        (["serve", "--max-tokens-in-cache", "3"], 1, "3 is less than one page of the cache (16"),
+        (["chat", "--temperature", "nan"], 1, "--temperature: nan is not a finite number"),
+        (["chat", "--max-tokens", "-1"], 1, "--max-tokens: -1 must be at least 0"),
         (["serve", "--port", "70000"], 1, "cannot listen on 127.0.0.1:70000"),
         (["serve", "--host", "256.1.1.1"], 1, "cannot listen on 256.1.1.1"),
         (["pull", "no-such-model"], 1, "no-such-model"),
@@ -86,6 +93,58 @@ def test_mistakes_are_one_line(
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("sapwood: ") and err.count("\n") == 1
     assert told in err
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "told"),
+    [
+        (["serve", "--prot", "1"], "sapwood serve", "no option --prot: did you mean --port?"),
+        (["chat", "--max-token=3"], "sapwood chat", "no option --max-token: did you mean --max-"),
+        (["pull", "a", "b"], "sapwood pull", "unexpected argument 'b'"),
+        (["doctor", "--dtype", "int8"], "sapwood doctor", "invalid choice: 'int8'"),
+        (["run"], "sapwood run", "required: FILE.py:function\n"),
+        (["run", "--seed", "1", "f.py"], "sapwood run", "options come after FILE.py:function"),
+        (["--nope"], "sapwood [-h]", "sapwood: there is no option --nope"),
+    ],
+)
+def test_mistaken_options_show_the_commands_usage(
+    capsys: pytest.CaptureFixture[str], words: list[str], usage: str, told: str
+) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"usage: {usage}") and told in err and "words" not in err
+
+
+def test_a_cache_smaller_than_the_context_is_noted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tokens, noted in ((48, True), (TOY_INFO.context_length, False)):
+        client = ScriptedClient(["x"], info=replace(TOY_INFO, max_tokens_in_cache=tokens))
+        monkeypatch.setattr("sapwood.runtime.launch.launch", lambda _, client=client: client)
+        assert engine_options.launched(EngineConfig()) is client
+        assert ("note: the KV cache holds 48 tokens" in capsys.readouterr().err) == noted
+
+
+@pytest.mark.parametrize("command", ["doctor", "run"])
+def test_output_that_cannot_be_written_is_one_line(programs: str, command: str) -> None:
+    words = [f"{programs}:colour", "--of-what", "tree"] if command == "run" else ["--model", "nope"]
+    with open("/dev/full", "w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-m", "sapwood", command, *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert answer.returncode == 1 and answer.stderr == "sapwood: No space left on device\n"
+
+
+def test_a_reader_that_leaves_is_met_with_silence(programs: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sapwood", "run", f"{programs}:colour", "--of-what", "tree"]
+    answer = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert answer.returncode == 1 and answer.stderr == ""
 
 
 def test_a_port_in_use_is_told_before_anything_loads(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,8 +196,10 @@ def test_run_values_are_json_where_they_parse(
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        ([":colour"], 2, "missing --of_what; its parameters: --of_what, [--how_many], [--seed]"),
-        ([":colour", "--of", "x"], 2, "unrecognized arguments: --of x; its parameters: --of_what"),
+        ([":colour"], 2, ":colour --of-what VALUE [--how-many VALUE] [--seed VALUE] [options]"),
+        ([":colour"], 2, "missing --of-what"),
+        ([":colour", "--of", "x"], 2, "there is no option --of: did you mean --of-what?"),
+        ([":colour", "--of_what", "x", "--temperature", "nan"], 1, "--temperature: nan is not"),
         ([":colour", "--of_what"], 2, "expected one argument"),
         ([":shape"], 1, "shape is not there; programs in it: colour, broken"),
         ([":sw"], 1, "sw is no program"),
@@ -152,6 +213,33 @@ def test_run_mistakes(
 ) -> None:
     assert main(["run", programs + words[0], *words[1:]]) == status
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("x = (", "SyntaxError: '(' was never closed"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def f():\n    return {}['k']\nf()", "KeyError: 'k'"),
+        ("import sapwood as sw\nsw.gen('a', temperature=-1)", "temperature: -1 must be"),
+        ("import sapwood as sw\n@sw.function\ndef f(s):\n    1 / 0", "ZeroDivisionError: division"),
+    ],
+)
+def test_a_broken_file_shows_the_users_frames_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, last: str
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    set_default_backend(ScriptedClient(["x"]))
+    try:
+        assert main(["run", str(path)]) == 1
+    finally:
+        set_default_backend(None)
+    out, err = capsys.readouterr()
+    assert out.strip() == "" and err.startswith(f"sapwood: {path} failed:\n")
+    frames = [line.split('"')[1] for line in err.splitlines() if line.startswith("  File ")]
+    assert frames and set(frames) == {str(path)}
+    assert last in err.splitlines()[-1]
 
 
 def test_run_help_tells_of_the_program(programs: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,17 +309,50 @@ def test_a_refused_message_leaves_the_conversation_as_it_was() -> None:
 def test_chat_through_a_pipe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = ["hello", Reply("again", cached_tokens=9), InvalidRequest("too long"), "anew"]
-    client = ScriptedClient(script)
-    said = "hi\n\nmore\n/nope\ntoo much\n/reset\nhi\n/quit\nnever read\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    client = ScriptedClient(["hello", Reply("again", cached_tokens=9), "anew"])
+    pipe(monkeypatch, b"hi\n\nmore\r\n/nope\n/reset\nhi\n/quit\nnever read\n")
     chat.talk(conversation(client), system="Be brief.")
     out, err = capsys.readouterr()
     assert out == "hello\nagain\nanew\n"
-    assert "there is no /nope" in err and "too long (/reset begins anew)" in err
+    assert "there is no /nope" in err
     assert "5 tokens" in err and "9 of" in err and "reused" in err
     first, *_, last = prompts(client)
     assert first == last and Text("Be brief.") in first
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(said)))
+
+
+def test_a_failed_answer_ends_a_chat_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = InvalidRequest("max_tokens: 8, but", field="max_tokens")
+    client = ScriptedClient(["hello", refusal, "never"])
+    pipe(monkeypatch, b"hi\ntoo much\nhi\n")
+    with pytest.raises(InvalidRequest, match="^--max-tokens: 8, but"):
+        chat.talk(conversation(client), system=None)
+    assert len(client.requests) == 2
+
+
+def test_a_failed_answer_leaves_a_talk_in_a_terminal_going(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = ScriptedClient([InvalidRequest("too long"), "anew"])
+    lines = iter(["too much", "hi", "/quit"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    chat.talk(conversation(client), system=None)
+    out, err = capsys.readouterr()
+    assert out == "anew\n" and "too long (/reset begins anew)" in err
+
+
+def test_chat_input_is_utf8(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(monkeypatch, b"h\xc3\xa9\n\xff\n")
+    client = ScriptedClient(["hello", "never"])
+    with pytest.raises(CommandError, match="the input is not UTF-8"):
+        chat.talk(conversation(client), system=None)
+    assert capsys.readouterr().out == "hello\n" and Text("hé") in prompts(client)[0]
 
 
 # --- doctor ------------------------------------------------------------------------------------
@@ -249,6 +370,14 @@ def test_doctor(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     told = "\n".join(lines(facts))
     assert "not fetched yet" in told and "sapwood pull" in told
+
+
+@pytest.mark.parametrize("name", ["nope", "./nope.gguf", "a/b/c"])
+def test_doctor_refuses_a_model_as_pull_does(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["pull", name]) == 1
+    told = capsys.readouterr().err.removeprefix("sapwood: ").strip()
+    assert main(["doctor", "--model", name]) == 1
+    assert f"{name}: {told}\n" in capsys.readouterr().out
 
 
 def test_doctor_splits_memory_in_words() -> None:

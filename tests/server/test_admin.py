@@ -1,12 +1,15 @@
 """The routes about the server itself."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sapwood.runtime import errors
 from sapwood.runtime.scripted import STALL
-from sapwood.server import admin
+from sapwood.server import admin, metrics
+from sapwood.server.generations import Counts
 
 
 def test_health(serve: Any) -> None:
@@ -61,6 +64,21 @@ def test_flush_cache(serve: Any, method: str) -> None:
 def test_abort_must_say_what(serve: Any, body: Any) -> None:
     answer = serve().post("/abort_request", body)
     assert answer.status_code == 400 and "rid" in answer.json()["error"]["message"]
+
+
+def test_engine_statistics_that_only_grow_are_counters() -> None:
+    stats = {"steps": 3, "preemptions": 1, "pages_total": 9, "requests_running": 2}
+    lines = metrics.exposition(Counts(), 0, stats).splitlines()
+    assert {"sapwood_engine_steps_total 3", "sapwood_engine_pages 9"} <= set(lines)
+    for name, kind in [line.split()[2:] for line in lines if line.startswith("# TYPE")]:
+        assert (kind == "counter") == name.endswith("_total"), name
+        assert any(re.match(rf"{name}[ {{]", line) for line in lines)
+
+
+def test_the_growing_statistics_are_the_engines_own() -> None:
+    files = Path(errors.__file__).parent.glob("*.py")
+    source = "".join(file.read_text() for file in files if file.name != "scripted.py")
+    assert all(f'"{name}":' in source for name in metrics.GROWING)
 
 
 def test_metrics(serve: Any) -> None:

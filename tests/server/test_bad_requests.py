@@ -7,6 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sapwood.runtime.errors import InvalidRequest
+
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 GENERATE = "/generate"
@@ -102,7 +104,11 @@ BAD: list[tuple[tuple[str, Any], str]] = [
     (generate(return_logprob=True, top_logprobs_num=1000), "top_logprobs_num"),
     # fields that contradict each other
     (chat(top_logprobs=2), "top_logprobs"),
-    (chat(max_tokens=1, max_completion_tokens=2), "max_tokens"),
+    (chat(max_tokens=1, max_completion_tokens=2), "max_tokens and max_completion_tokens"),
+    (chat(max_completion_tokens=-1), "max_completion_tokens: -1"),
+    (chat(max_completion_tokens=1, min_tokens=2), "min_tokens: 2 is more than max_completion_t"),
+    (sampled(max_new_tokens=1, min_new_tokens=2), "min_new_tokens: 2 is more than max_new_tokens"),
+    (("/concate_and_append_request", {"src_rids": "x"}), "src_rids"),
     (chat(stream_options={"include_usage": True}), "stream_options"),
     (chat(continue_final_message=True), "continue_final_message"),
     (chat(continue_final_message=True, add_generation_prompt=True), "add_generation_prompt"),
@@ -132,9 +138,71 @@ def test_bad_body(serve: Any, call: tuple[str, Any], word: str) -> None:
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert word in error["message"]
-    if path != GENERATE:
+    if path.startswith("/v1"):
         assert error["type"] == "invalid_request_error" and "param" in error
     assert served.client.requests == []
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+
+RENAMED: list[tuple[tuple[str, Any], str, str]] = [
+    # what is asked, the runtime's field, the caller's
+    (chat(regex="("), "constraint", "regex"),
+    (chat(json_schema={}), "constraint", "json_schema"),
+    (chat(response_format=SCHEMA), "constraint", "response_format.json_schema.schema"),
+    (chat(max_tokens=3), "max_tokens", "max_tokens"),
+    (chat(max_completion_tokens=3), "max_tokens", "max_completion_tokens"),
+    (chat(max_tokens=3, max_completion_tokens=3), "max_tokens", "max_completion_tokens"),
+    (chat(), "prompt", "messages"),
+    (complete(regex="("), "constraint", "regex"),
+    (complete(max_tokens=3), "max_tokens", "max_tokens"),
+    (complete(), "prompt", "prompt"),
+    (sampled(regex="("), "constraint", "regex"),
+    (sampled(json_schema={}), "constraint", "json_schema"),
+    (sampled(choices=["a"]), "constraint", "choices"),
+    (sampled(max_new_tokens=3), "max_tokens", "max_new_tokens"),
+    (sampled(), "max_tokens", "max_new_tokens"),
+    (sampled(min_new_tokens=3), "min_tokens", "min_new_tokens"),
+    (sampled(sampling_seed=3), "seed", "sampling_seed"),
+    (generate(), "prompt", "text"),
+    ((GENERATE, {"input_ids": [1]}), "prompt", "input_ids"),
+    ((GENERATE, {"text": ["a"], "sampling_params": [{"regex": "a"}]}), "constraint", "regex"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("call", "field", "key"), RENAMED, ids=[f"{c[0]}-{json.dumps(c[1])}" for c, _, _ in RENAMED]
+)
+def test_what_the_engine_refuses_is_named_as_the_caller_did(
+    serve: Any, call: tuple[str, Any], field: str, key: str, stream: bool
+) -> None:
+    path, body = call
+    served = serve([InvalidRequest(f"{field}: the constraint and max_tokens 3", field=field)])
+    answer = served.post(path, {**body, "stream": stream})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["message"].startswith(f"{key}: the constraint and ")
+    if field == "max_tokens":
+        assert error["message"].endswith(f" and {key} 3")
+    if path != GENERATE:
+        assert error["param"] == key
+
+
+def test_one_limit_under_both_names(serve: Any) -> None:
+    served = serve()
+    assert served.chat(max_tokens=3, max_completion_tokens=3).status_code == 200
+    assert served.client.requests[0].sampling.max_tokens == 3
+
+
+def test_a_byte_order_mark_is_no_fault(serve: Any) -> None:
+    answer = serve().call(
+        "POST",
+        GENERATE,
+        content=b'\xef\xbb\xbf{"text": "hi"}',
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 200
 
 
 BYTES: list[tuple[bytes, int, str]] = [

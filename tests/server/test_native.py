@@ -181,3 +181,9 @@ def test_one_bad_prompt_refuses_the_whole_list(serve: Any, eventually: Any) -> N
     answer = served.post("/generate", {"text": ["good", "bad"]})
     assert answer.status_code == 500
     eventually(lambda: len(served.client.aborted) == 1)
+
+
+def test_the_join_of_older_clients_is_a_no_op(serve: Any) -> None:
+    served = serve()
+    answer = served.post("/concate_and_append_request", {"src_rids": ["a", "b"], "dst_rid": "c"})
+    assert answer.status_code == 200 and served.client.requests == []
