@@ -1,7 +1,7 @@
 """The three kinds of calls that wait for an engine's answers, one class each.
 
-Owns: what a call does with its answers. `receive` and `fail` run on the dispatcher's thread;
-`receive` is True when the call has its end. Knows no transport and no other call.
+Owns: what a call does with its answers. `receive` runs on the dispatcher's thread. Knows no
+transport and no other call.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class GenerateCall:
-    """The samples of one generation, decoded into one mailbox."""
+    """The samples of one generation, decoded into one mailbox. `ids`: on the wire, by sample."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class GenerateCall:
         mailbox: Mailbox,
     ) -> None:
         self.ids = tuple(ids)
+        self.request_id = request.request_id
         self._codec = codec
         self._prompt_ids = prompt_ids
         self._mailbox = mailbox
@@ -39,16 +40,15 @@ class GenerateCall:
         }
         self._silent = set(ids)  # samples that have sent no chunk yet
 
-    def receive(self, message: FromEngine) -> bool:
+    def receive(self, message: FromEngine) -> None:
         if isinstance(message, Failed):
             self.fail(message.error)
-            return True
+            return
         assert isinstance(message, TokenChunk)
         chunk = self._decode(message)
         if chunk.finish is not None:
             del self._open[message.id]
         self._mailbox.push(chunk, last=not self._open)
-        return not self._open
 
     def fail(self, error: Exception) -> None:
         self._mailbox.push(error, last=True)
@@ -109,37 +109,37 @@ class Answer(Generic[T]):
 class ScoreCall:
     """All options of one ScoreRequest."""
 
-    def __init__(self, plan: ScorePlan) -> None:
+    def __init__(self, plan: ScorePlan, request_id: str) -> None:
+        self.request_id = request_id
         self.ids = tuple(request.id for request in plan.requests)
         self.answer: Answer[Scores] = Answer()
         self._plan = plan
 
-    def receive(self, message: FromEngine) -> bool:
+    def receive(self, message: FromEngine) -> None:
         if isinstance(message, Failed):
             self.fail(message.error)
-            return True
+            return
         assert isinstance(message, TokenChunk)
-        if not self._plan.add(message):
-            return False
-        self.answer.give(self._plan.scores())
-        return True
+        if self._plan.add(message):
+            self.answer.give(self._plan.scores())
 
     def fail(self, error: Exception) -> None:
         self.answer.fail(error)
 
 
 class ControlCall:
+    request_id = None
+
     def __init__(self, id: str) -> None:
         self.ids = (id,)
         self.answer: Answer[dict[str, Any]] = Answer()
 
-    def receive(self, message: FromEngine) -> bool:
+    def receive(self, message: FromEngine) -> None:
         if isinstance(message, Failed):
             self.fail(message.error)
         else:
             assert isinstance(message, ControlResult)
             self.answer.give(message.result)
-        return True
 
     def fail(self, error: Exception) -> None:
         self.answer.fail(error)

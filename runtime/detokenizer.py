@@ -1,7 +1,8 @@
 """Output tokens to text, piece by piece. One Detokenizer per sample.
 
 Owns: the bytes not yet shown: half a character, or what may be the begin of a stop. The text of all
-pieces together is the text of all tokens up to the cut. Knows no transport and no other sample.
+pieces together is the text of all tokens up to the cut, less half a character at their end. Knows
+no transport and no other sample.
 """
 
 import codecs
@@ -51,9 +52,11 @@ class Detokenizer:
         pieces = self._table.pieces(ids, show_special=self._show_special)
         num_kept, kept = _keep(pieces, cut)
         tail = b"".join(pieces[num_kept:])
-        if cut is not None:
-            tail = tail[: max(0, cut - len(kept))]
-        tail_text = tail.decode("utf-8", "replace")
+        if cut is not None and cut < len(kept) + len(tail):
+            # What follows the cut has shown that a character cut short before it is none at all.
+            tail_text = tail[: max(0, cut - len(kept))].decode("utf-8", "replace")
+        else:
+            tail_text = _whole_characters(tail)
         whole = kept.decode("utf-8", "replace") + tail_text
         return Ending(whole[self._num_shown :], tuple(ids[:num_kept]), tail_text)
 
@@ -70,6 +73,11 @@ def _keep(pieces: Sequence[bytes], cut: int | None) -> tuple[int, bytes]:
         num_kept -= 1
         data = data[: len(data) - len(pieces[num_kept])]
     return num_kept, data
+
+
+def _whole_characters(data: bytes) -> str:
+    """The text without an incomplete last character, which the next token might have completed."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 
 
 def _is_cut(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeGuard, overload
 
 from .client import Client, Event, Stream
 from .config import CacheOptions, Dtype, EngineConfig, ModelOptions, Policy, ScheduleOptions
@@ -22,6 +22,7 @@ from .native_format import NativeAnswer, sampling_from_dict
 from .protocol import (
     EngineInfo,
     GenerateRequest,
+    Ids,
     LogprobOptions,
     Prompt,
     SamplingParams,
@@ -190,22 +191,41 @@ def _prompts(
     if prompt is not None:
         if isinstance(prompt, str):
             return [as_prompt(prompt)], False
+        if not _is_list(prompt):
+            raise InvalidRequest(
+                f"prompt: {prompt!r} is neither a text nor a list of texts", field="prompt"
+            )
         for text in prompt:
             if not isinstance(text, str):
                 raise InvalidRequest(f"prompt: {text!r} is not a text", field="prompt")
         return [as_prompt(text) for text in prompt], True
-    assert input_ids is not None
-    is_batch = any(isinstance(ids, Sequence) for ids in input_ids)
-    lists: Sequence[Any] = input_ids if is_batch else [input_ids]
-    for ids in lists:
-        if not isinstance(ids, Sequence) or isinstance(ids, str):
-            raise InvalidRequest(f"input_ids: {ids!r} is not a list of ids", field="input_ids")
-    return [as_prompt(ids) for ids in lists], is_batch
+    if not _is_list(input_ids):
+        raise InvalidRequest(f"input_ids: {input_ids!r} is not a list of ids", field="input_ids")
+    is_batch = any(_is_list(ids) for ids in input_ids)
+    return [_ids(ids) for ids in (input_ids if is_batch else [input_ids])], is_batch
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def _ids(ids: object) -> Prompt:
+    if not _is_list(ids):
+        raise InvalidRequest(f"input_ids: {ids!r} is not a list of ids", field="input_ids")
+    for id in ids:
+        if isinstance(id, bool) or not isinstance(id, int):
+            raise InvalidRequest(f"input_ids: {id!r} is not an integer", field="input_ids")
+    return (Ids(tuple(ids)),)
 
 
 def _samplings(given: Sampling | Sequence[Sampling], num_prompts: int) -> list[SamplingParams]:
     if given is None or isinstance(given, SamplingParams | dict):
         return [_sampling(given)] * num_prompts
+    if not _is_list(given):
+        raise InvalidRequest(
+            f"sampling_params: {given!r} is neither SamplingParams, nor a dict, nor a list of them",
+            field="sampling_params",
+        )
     if len(given) != num_prompts:
         raise InvalidRequest(
             f"sampling_params: a list of {len(given)} for {num_prompts} prompts",
@@ -217,7 +237,14 @@ def _samplings(given: Sampling | Sequence[Sampling], num_prompts: int) -> list[S
 def _sampling(given: Sampling) -> SamplingParams:
     if isinstance(given, SamplingParams):
         return given
-    return SamplingParams() if given is None else sampling_from_dict(given)
+    if given is None:
+        return SamplingParams()
+    if not isinstance(given, dict):
+        raise InvalidRequest(
+            f"sampling_params: {given!r} is neither SamplingParams nor a dict",
+            field="sampling_params",
+        )
+    return sampling_from_dict(given)
 
 
 class _Answers:

@@ -325,9 +325,10 @@ class Chunk:
     """A piece of one sample's answer, in order. The last one has `finish`.
 
     `text` is safe to show: it never contains half a character nor the begin of a possible stop
-    string. The first chunk of a sample carries `prompt_ids` (the tokens really used) and the
-    prompt's log-probabilities, if asked. The last one carries `kept_ids`, all output tokens that
-    end before the cut, and `tail`, the text between them and the cut.
+    string. Where the output ends within a character, `text` and `tail` end before it; bytes that
+    are no UTF-8 are U+FFFD. The first chunk of a sample carries `prompt_ids` (the tokens really
+    used) and the prompt's log-probabilities, if asked. The last one carries `kept_ids`, all output
+    tokens that end before the cut, and `tail`, the text between them and the cut.
     """
 
     index: int

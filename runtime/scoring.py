@@ -4,7 +4,7 @@ Owns: where the prompt ends and the options begin (boundary healing). Knows no t
 formula that compares options: that is the language's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os.path import commonprefix
 
 from .errors import EngineError, InvalidRequest
@@ -32,9 +32,11 @@ class ScorePlan:
     all agree; what follows it are the option's tokens. Where they agree on nothing (an empty
     prompt, a single token that merges), BOS, or else an end token, stands before them as their
     context; it is not part of the answer's ids.
+
+    Every wire request takes an id of its own from `new_id`.
     """
 
-    def __init__(self, codec: TextCodec, request: ScoreRequest) -> None:
+    def __init__(self, codec: TextCodec, request: ScoreRequest, new_id: Callable[[], str]) -> None:
         prompt_ids = codec.encode_prefix(request.prompt)
         joint = [codec.encode((*request.prompt, Text(option))) for option in request.options]
         # An option keeps at least one token, also where a normalizer swallowed its text.
@@ -48,18 +50,13 @@ class ScorePlan:
                     field="prompt",
                 )
             context = (codec.context_id,)
+        self._request_id = request.request_id  # for reporting only
         self._prompt_ids = prompt_ids[:boundary]
         self._options = [ids[boundary:] for ids in joint]
         start = len(context) + boundary
-        self._ids = [
-            (f"{request.request_id}/{index}", context + ids, start)
-            for index, ids in enumerate(joint)
-        ]
+        self._ids = [(new_id(), context + ids, start) for ids in joint]
         if request.unconditional:
-            self._ids += [
-                (f"{request.request_id}/u{index}", ids, 0)
-                for index, ids in enumerate(self._options)
-            ]
+            self._ids += [(new_id(), ids, 0) for ids in self._options]
         self.requests = [
             TokenRequest(
                 id=id,
@@ -103,7 +100,9 @@ class ScorePlan:
     def _scored(self, id: str, ids: tuple[int, ...]) -> tuple[TokenLogprob, ...]:
         scored = self._chunks[id].prompt_logprobs or ()
         if tuple(entry.token_id for entry in scored) != ids:
-            raise EngineError(f"the engine scored other tokens than those of request {id}")
+            raise EngineError(
+                f"the engine scored other tokens than those of request {self._request_id}"
+            )
         return scored
 
 

@@ -6,7 +6,7 @@ answers back into text. Knows no transport and no other request.
 
 import secrets
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -122,13 +122,13 @@ class TextCodec:
 
     # --- requests and answers -----------------------------------------------------------------
 
-    def requests(self, request: GenerateRequest) -> list[TokenRequest]:
-        """One wire request per sample."""
+    def requests(self, request: GenerateRequest, new_id: Callable[[], str]) -> list[TokenRequest]:
+        """One wire request per sample, each with an id of its own from `new_id`."""
         prompt_ids = self.encode(request.prompt)
         sampling = request.sampling
         return [
             TokenRequest(
-                id=f"{request.request_id}/{index}",
+                id=new_id(),
                 prompt_ids=prompt_ids,
                 sampling=replace(sampling, n=1),
                 stream=stream_key(sampling.seed, request.random_path, index),

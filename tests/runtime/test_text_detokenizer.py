@@ -99,7 +99,14 @@ def stream(
 
 def whole_text(output: Output, sampling: SamplingParams) -> str:
     shown = TABLE.pieces(output.ids, show_special=not sampling.skip_special_tokens)
-    return b"".join(shown)[: output.cut].decode("utf-8", "replace")
+    return decoded(b"".join(shown), output.cut)
+
+
+def decoded(data: bytes, cut: int | None) -> str:
+    """Up to the cut. Half a character is left out where the data itself ends within it."""
+    if cut is None or cut >= len(data):
+        data = data[: len(data) - num_incomplete(data)]
+    return data[:cut].decode("utf-8", "replace")
 
 
 samplings = st.builds(
@@ -120,6 +127,9 @@ samplings = st.builds(
 )
 @example(tokens=[0, 6, 3], sampling=SamplingParams(stop=("ab1",)), sizes=[1, 1])
 @example(tokens=[0, 9, 10, 0], sampling=SamplingParams(stop=("éa",)), sizes=[1, 1, 1, 1])
+@example(tokens=[0, 13], sampling=SamplingParams(), sizes=[1])
+@example(tokens=[0, 14], sampling=SamplingParams(stop=("ab",)), sizes=[1])
+@example(tokens=[11, 6], sampling=SamplingParams(stop=("ab",)), sizes=[1])
 def test_pieces_make_the_text_up_to_the_cut(
     tokens: list[int], sampling: SamplingParams, sizes: list[int]
 ) -> None:
@@ -143,21 +153,24 @@ def test_kept_ids_are_the_most_whole_tokens(tokens: list[int], cut: int | None) 
 
     def is_whole(count: int) -> bool:
         data = b"".join(pieces[:count])
-        ends_between_characters = not incomplete(data)
+        ends_between_characters = num_incomplete(data) == 0
         return len(data) <= (total if cut is None else cut) and ends_between_characters
 
     assert len(ending.kept_ids) == max(n for n in range(len(tokens) + 1) if is_whole(n))
+    kept = b"".join(pieces[: len(ending.kept_ids)]).decode("utf-8", "replace")
+    assert ending.text == kept + ending.tail == decoded(b"".join(pieces), cut)
 
 
-def incomplete(data: bytes) -> bool:
-    """Whether more bytes could still complete the last character: by Python's own strict error."""
+def num_incomplete(data: bytes) -> int:
+    """How many bytes at the end more bytes could still complete to a character: by Python's own
+    strict error."""
     while True:
         try:
             data.decode()
-            return False
+            return 0
         except UnicodeDecodeError as error:
             if error.reason == "unexpected end of data":
-                return True
+                return len(data) - error.start
             data = data[error.end :]
 
 
@@ -170,8 +183,43 @@ def test_text_comes_as_soon_as_its_characters_are_whole() -> None:
     assert detokenizer.push([12]) == "🙂"
     assert detokenizer.push([16]) == "�"  # no character begins with this byte
     ending = detokenizer.finish([11], LENGTH, None)
-    assert (ending.text, ending.tail) == ("�", "�")
+    assert (ending.text, ending.tail) == ("", "")
     assert ending.kept_ids == (0, 14, 15, 11, 12, 16)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "finish", "cut", "text", "kept", "tail"),
+    [
+        ([0, 13], LENGTH, None, "a", (0,), ""),  # three bytes of four
+        ([0, 11], LENGTH, None, "a", (0,), ""),
+        ([0, 9], LENGTH, 2, "a", (0,), ""),
+        ([1, 14], LENGTH, None, "ba", (1,), "a"),  # the token's other text stays
+        ([9], LENGTH, None, "", (), ""),
+        ([0, 9, EOS], FinishReason(FinishKind.STOP, EOS), 2, "a", (0,), ""),
+        ([0, 9, SPECIAL], LENGTH, None, "a", (0,), ""),  # what is not shown completes nothing
+        ([9, SPECIAL, 10], LENGTH, None, "é", (9, SPECIAL, 10), ""),
+        # What can be no character any more stays, as U+FFFD.
+        ([0, 16], LENGTH, None, "a�", (0, 16), ""),
+        ([9, 0], LENGTH, None, "�a", (9, 0), ""),
+        ([16, 9], LENGTH, None, "�", (16,), ""),
+        ([11, 9], LENGTH, None, "�", (), "�"),
+        ([10], LENGTH, None, "�", (10,), ""),
+        ([0, 9, 3], FinishReason(FinishKind.STOP, "1"), 2, "a�", (0,), "�"),
+    ],
+)
+def test_an_output_ends_before_half_a_character(
+    tokens: list[int],
+    finish: FinishReason,
+    cut: int | None,
+    text: str,
+    kept: tuple[int, ...],
+    tail: str,
+) -> None:
+    for size in (0, len(tokens) - 1):
+        detokenizer = Detokenizer(TABLE, SamplingParams())
+        shown = detokenizer.push(tokens[:size])
+        ending = detokenizer.finish(tokens[size:], finish, cut)
+        assert (shown + ending.text, ending.kept_ids, ending.tail) == (text, kept, tail)
 
 
 @pytest.mark.parametrize(
