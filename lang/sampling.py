@@ -99,15 +99,18 @@ class Sampling:
         return values
 
     def logprobs(self) -> LogprobOptions | None:
-        """What to report of log-probabilities; None unless `return_logprob`."""
+        """What to report of log-probabilities; None unless `return_logprob`. False turns off what
+        run asked for; details without it are refused."""
+        if self.return_logprob is False:
+            return None
         details = {
-            "logprob_start_len": self.logprob_start_len,
-            "top_logprobs_num": self.top_logprobs_num,
-            "return_text_in_logprobs": self.return_text_in_logprobs,
+            "logprob_start_len": (self.logprob_start_len, (None, -1)),
+            "top_logprobs_num": (self.top_logprobs_num, (None, 0)),
+            "return_text_in_logprobs": (self.return_text_in_logprobs, (None, False)),
         }
-        if not self.return_logprob:
-            for name, value in details.items():
-                if value:
+        if self.return_logprob is None:
+            for name, (value, idle) in details.items():
+                if value not in idle:
                     raise InvalidRequest(f"{name} needs return_logprob=True", field=name)
             return None
         return self._logprob_options()
