@@ -127,7 +127,7 @@ BAD = {
     "empty prompt": (("/generate", {"text": ""}), "text: "),
     "token id out of range": (("/generate", {"input_ids": [1, 99_999_999]}), "99999999"),
     "negative token id": (("/generate", {"input_ids": [-1]}), "-1"),
-    "max_new_tokens beyond the context": (generate({"max_new_tokens": 1_000_000}), "max_new_tokens: "),
+    "beyond the context": (generate({"max_new_tokens": 1_000_000}), "max_new_tokens: "),
     "not JSON": (("/generate", b"{"), "JSON"),
     "no prompt": (("/generate", {"sampling_params": {}}), "text"),
     "chat: unknown field": (chat(tempratur=1), "tempratur"),
