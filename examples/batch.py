@@ -1,8 +1,8 @@
 """Many prompts, one call: `run_batch` keeps their order, and the shared few-shot text is computed
 once.
 
-Look at `cached_tokens`: the first program pays for the examples, all others read them from the
-tree.
+Look at `cached_tokens`: the first program pays for the examples, all others read their whole
+pages of 16 tokens from the tree.
 """
 
 import sapwood as sw

@@ -22,8 +22,8 @@ def cpu_flags() -> frozenset[str]:
 def wait_patiently() -> None:
     """Let torch's threads spin only shortly after each parallel part; call it before torch loads.
 
-    With libgomp's long spin one busy neighbour on a small machine makes a decode step 4 to 10 times
-    slower: everyone spins for a thread that is not running. See `docs/log.md` for this figure.
+    With libgomp's long spin busy neighbours on a small machine make a decode step several times
+    slower: everyone spins for a thread that is not running. Figures: `docs/log.md`.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")

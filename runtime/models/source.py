@@ -16,6 +16,7 @@ __all__ = [
     "ModelNotFound",
     "UnsupportedModel",
     "WrongChecksum",
+    "may_be_hub_id",
     "resolve_model",
 ]
 
@@ -44,12 +45,17 @@ def resolve_model(name: str | None, *, progress: bool = True) -> Path:
                 f"{path}: neither a .gguf file nor a folder in Hugging Face format"
             )
         return path
-    if _HUB_ID.fullmatch(name) and path.suffix not in (".gguf", ".safetensors"):
+    if may_be_hub_id(name):
         return _from_hub(name, progress)
     known = ", ".join(PACKAGED)
     raise ModelNotFound(
         f"{name!r} is no file, no folder, no hub id (org/name) and no packaged model ({known})"
     )
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether `name` has the form org/name. Asks nobody."""
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((".gguf", ".safetensors"))
 
 
 def _from_hub(name: str, progress: bool) -> Path:

