@@ -22,7 +22,7 @@ import transformers
 from peer import load_peer
 
 import sapwood as sw
-from sapwood.runtime.machine import cpu_flags
+from sapwood._native import cpu_flags
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.tokenizer import load_tokenizer
 

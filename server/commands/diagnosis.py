@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from ..._native import cache_dir, cpu_flags
 from ...runtime.config import EngineConfig, resolve
 from ...runtime.errors import InvalidRequest
-from ...runtime.machine import bfloat16_is_fast, cpu_flags, free_memory
+from ...runtime.machine import bfloat16_is_fast, free_memory
 from ...runtime.models.errors import ModelError
 
 FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "neon")
@@ -93,7 +94,7 @@ def _kernels(software: dict[str, Any]) -> dict[str, str]:
 
 def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
     from ...runtime.models import source
-    from ...runtime.models.pull import DEFAULT_MODEL, PACKAGED, cache_dir
+    from ...runtime.models.pull import DEFAULT_MODEL, PACKAGED
 
     name = name or DEFAULT_MODEL
     facts = {"name": name, "cached": False}

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from sapwood._native import cache_dir
 from sapwood.runtime.models import pull as module
 from sapwood.runtime.models.errors import ModelError, ModelNotFound, WrongChecksum
 from sapwood.runtime.models.pip_wheel import PackagedModel
-from sapwood.runtime.models.pull import DEFAULT_MODEL, cache_dir, pull
+from sapwood.runtime.models.pull import DEFAULT_MODEL, pull
 
 CONTENT = os.urandom(100_000)
 NAME = "made-up"
