@@ -4,6 +4,7 @@ import torch
 import transformers
 
 from sapwood.runtime.models.source import resolve_model
+from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import open_checkpoint
 
 
@@ -28,7 +29,9 @@ def load_peer(dtype: torch.dtype) -> transformers.LlamaForCausalLM:
             tie_word_embeddings=arch.tie_embeddings,
         )
         model = transformers.LlamaForCausalLM(config).to(dtype).eval()
-        weights = {name: checkpoint.tensor(name, dtype) for name in checkpoint.names()}
+        weights = {
+            name: TorchTensors(checkpoint).tensor(name, dtype) for name in checkpoint.names()
+        }
         weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
         model.load_state_dict(weights)
     return model

@@ -24,6 +24,7 @@ from .kv_cache import KVCache
 from .machine import bfloat16_is_fast, free_memory
 from .models.llama import LlamaModel
 from .models.source import resolve_model
+from .models.torch_tensors import TorchTensors
 from .models.weights import open_checkpoint
 from .page_table import PageTable
 from .protocol import ControlAction, EngineInfo
@@ -142,7 +143,7 @@ def build_loop(config: EngineConfig) -> EngineLoop:
     fast = bfloat16_is_fast()
     dtype = getattr(torch, resolve_dtype(config.model.dtype, bfloat16_is_fast=fast))
     with open_checkpoint(path) as checkpoint:
-        model = LlamaModel.load(checkpoint, dtype, device)
+        model = LlamaModel.load(TorchTensors(checkpoint), dtype, device)
     arch = model.config
     resolved = resolve(
         config,

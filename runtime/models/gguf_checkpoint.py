@@ -8,10 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from .dequantize import FORMATS, PLAIN, dequantize
+from .dequantize import FORMATS, PLAIN
 from .errors import DamagedModel, UnsupportedModel
 from .gguf_config import ROPE_FACTORS, read_config
 from .gguf_file import GgufFile, GgufTensor
@@ -69,23 +69,17 @@ class GgufCheckpoint:
     def storage(self, name: str) -> str:
         return self._place(name).type_name
 
-    def raw(self, name: str) -> Tensor:
-        """The packed bytes, [rows, row_bytes] uint8, rows in Hugging Face order.
-
-        A view of the map where the file has that order too (all but llama's q and k).
-        """
+    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+        """See `weights.Checkpoint`. A view of the map for all but llama's q and k, whose rows the
+        file holds in another order."""
         place = self._place(name)
-        rows = torch.from_numpy(self._file.raw(place.name))
+        rows = self._file.raw(place.name)
         num_heads = self._interleaved_heads(name)
         if num_heads is None:
             return rows
         if len(place.shape) == 1:  # a bias: its elements are what the rows are elsewhere
-            rows = rows.view(place.shape[0], -1)
-        return rows[_halves_apart(place.shape[0], num_heads)].view(-1, place.row_bytes)
-
-    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        place = self._place(name)
-        return dequantize(self.raw(name), place.type_name, dtype).view(place.shape)
+            rows = rows.reshape(place.shape[0], -1)
+        return rows[_halves_apart(place.shape[0], num_heads)].reshape(-1, place.row_bytes)
 
     def close(self) -> None:
         self._file.close()
@@ -125,9 +119,9 @@ def _hugging_face_name(name: str) -> str | None:
     return f"model.layers.{match[1]}.{_INNER[match[2]]}.{match[3]}"
 
 
-def _halves_apart(num_rows: int, num_heads: int) -> Tensor:
+def _halves_apart(num_rows: int, num_heads: int) -> npt.NDArray[np.intp]:
     """Row order that puts each head's first elements of all rotation pairs before the second ones.
 
     llama.cpp rotates neighbours (0, 1), (2, 3), ...; Hugging Face rotates row i with row i + half.
     """
-    return torch.arange(num_rows).view(num_heads, -1, 2).transpose(1, 2).flatten()
+    return np.arange(num_rows).reshape(num_heads, -1, 2).swapaxes(1, 2).ravel()

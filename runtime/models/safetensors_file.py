@@ -1,119 +1,85 @@
-"""A folder of safetensors files as a checkpoint: one file, or shards with an index.
+"""A safetensors file's header and where its tensors lie, over one memory map.
 
-Owns: which file holds which tensor. The files are memory-mapped; a tensor asked for in the dtype it
-is stored in is a view of the map.
+Owns: the layout of one file. Knows no architecture and no folder. The `safetensors` package is not
+used: it hands out bfloat16 only through torch.
 """
 
-import contextlib
 import json
+import math
+import struct
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from .errors import DamagedModel, ModelNotFound, UnsupportedModel
-from .hf_config import read_config
+from .errors import DamagedModel
 
-_INDEX: Final = "model.safetensors.index.json"
-_SINGLE: Final = "model.safetensors"
-_PLAIN: Final = ("F32", "F16", "BF16")
+_SIZES: Final = {  # bytes of an element
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2,
+    "BF16": 2, "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
 
 
-class SafetensorsCheckpoint:
-    """Tensors of a folder in Hugging Face format; see `weights.Checkpoint`."""
+@dataclass(frozen=True)
+class SafetensorsTensor:
+    """Where one tensor lies. `start` and `end`: bytes from the start of the file."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
-        self.config = read_config(folder)
-        self._open = contextlib.ExitStack()
-        self._files: dict[str, Any] = {}  # tensor name -> the open file that holds it
+    type_name: str  # such as "BF16"
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class SafetensorsFile:
+    """An open safetensors file. `raw` hands out views of the map.
+
+    Raises FileNotFoundError, and DamagedModel where it is not a whole safetensors file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.closed = False
+        self._map: npt.NDArray[np.uint8]
         try:
-            for path, wanted in _shards(folder).items():
-                self._add(path, wanted)
-            for name in self._files:
-                if (kind := self.storage(name)) not in _PLAIN:
-                    raise UnsupportedModel(
-                        f"{folder}: tensor {name} is stored as {kind}; "
-                        f"supported are {', '.join(_PLAIN)}"
-                    )
-        except BaseException:
-            self._open.close()
+            # Copy-on-write: torch wants writable memory, and nothing written here reaches the file.
+            self._map = np.memmap(path, dtype=np.uint8, mode="c")
+            self.tensors = self._read_header()
+        except FileNotFoundError:
             raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            reason = " ".join(str(error).split())
+            raise DamagedModel(f"{path}: not a whole safetensors file: {reason}") from error
 
-    def names(self) -> list[str]:
-        return list(self._files)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._slice(name).get_shape())
-
-    def storage(self, name: str) -> str:
-        return str(self._slice(name).get_dtype())
-
-    def raw(self, name: str) -> Tensor:
-        """The stored bytes, [rows, row_bytes] uint8, a view of the map."""
-        tensor: Tensor = self._file(name).get_tensor(name)
-        return tensor.view(-1, tensor.shape[-1]).view(torch.uint8)
-
-    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        tensor: Tensor = self._file(name).get_tensor(name)
-        return tensor.to(dtype)
+    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+        """The tensor's bytes as the file holds them: [rows, row_bytes], a view of the map."""
+        if self.closed:
+            raise ValueError(f"{self.path} is closed")
+        place = self.tensors[name]
+        rows = math.prod(place.shape[:-1])
+        return self._map[place.start : place.end].reshape(rows, -1)
 
     def close(self) -> None:
-        self._open.close()
-        self._files.clear()
+        """Let go of the map; it ends when the last view of it does."""
+        self.closed = True
+        self._map = np.empty(0, np.uint8)
 
-    def __enter__(self) -> "SafetensorsCheckpoint":
-        return self
+    def _read_header(self) -> dict[str, SafetensorsTensor]:
+        (length,) = struct.unpack_from("<Q", self._map.data)
+        data_start = struct.calcsize("<Q") + length
+        if data_start > self._map.size:
+            raise ValueError(f"the header ends at byte {data_start}, the file at {self._map.size}")
+        header = json.loads(bytes(self._map[struct.calcsize("<Q") : data_start]))
+        header.pop("__metadata__", None)
+        return {name: self._place(name, entry, data_start) for name, entry in header.items()}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _add(self, path: Path, wanted: list[str] | None) -> None:
-        try:
-            file = self._open.enter_context(safe_open(path, framework="pt"))
-        except FileNotFoundError as error:
-            raise DamagedModel(f"{path}: the shard is missing") from error
-        except (SafetensorError, OSError) as error:
-            raise DamagedModel(f"{path}: not a whole safetensors file: {error}") from error
-        held = set(file.keys())
-        for name in held if wanted is None else wanted:
-            if name not in held:
-                raise DamagedModel(f"{path}: tensor {name} is missing, though the index names it")
-            self._files[name] = file
-
-    def _file(self, name: str) -> Any:
-        try:
-            return self._files[name]
-        except KeyError:
-            raise DamagedModel(f"{self.path}: tensor {name} is missing") from None
-
-    def _slice(self, name: str) -> Any:
-        return self._file(name).get_slice(name)
-
-
-def _shards(folder: Path) -> dict[Path, list[str] | None]:
-    """The files to open, each with the tensors to take from it (None: all)."""
-    index = folder / _INDEX
-    if not index.is_file():
-        if not (folder / _SINGLE).is_file():
-            raise ModelNotFound(f"{folder}: holds neither {_SINGLE} nor {_INDEX}")
-        return {folder / _SINGLE: None}
-    shards: dict[Path, list[str] | None] = {}
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        for name, file_name in weight_map.items():
-            # The base name alone: an index must not reach outside its folder.
-            names = shards.setdefault(folder / Path(file_name).name, [])
-            assert names is not None
-            names.append(name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedModel(f"{index}: not an index of shards: {error!r}") from error
-    return shards
+    def _place(self, name: str, entry: dict[str, Any], data_start: int) -> SafetensorsTensor:
+        type_name, shape = entry["dtype"], tuple(entry["shape"])
+        start, end = (data_start + offset for offset in entry["data_offsets"])
+        if not data_start <= start <= end <= self._map.size:
+            raise ValueError(f"tensor {name} ends at byte {end}, the file at {self._map.size}")
+        # An element type of a size unknown here is refused by its name later on.
+        if type_name in _SIZES and end - start != math.prod(shape) * _SIZES[type_name]:
+            raise ValueError(f"tensor {name} has {end - start} bytes for {type_name} {shape}")
+        return SafetensorsTensor(type_name, shape, start, end)

@@ -1,21 +1,22 @@
 """Open a checkpoint of either format behind one interface, and check that it is whole.
 
-Owns: which tensors an architecture needs and their shapes. Knows no file format.
+Owns: which tensors an architecture needs and their shapes. Knows no file format and no torch.
 """
 
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from .config import LlamaConfig
+from .dequantize import dequantize
 from .errors import DamagedModel, ModelError, ModelNotFound, UnsupportedModel
 from .gguf_checkpoint import GgufCheckpoint
-from .safetensors_file import SafetensorsCheckpoint
+from .safetensors_checkpoint import SafetensorsCheckpoint
 
-__all__ = ["Checkpoint", "expected_shapes", "open_checkpoint"]
+__all__ = ["Checkpoint", "expected_shapes", "open_checkpoint", "read_float32"]
 
 
 class Checkpoint(Protocol):
@@ -40,12 +41,11 @@ class Checkpoint(Protocol):
         """What the file holds: "F32", "F16", "BF16", or a block format such as "Q4_1"."""
         ...
 
-    def raw(self, name: str) -> Tensor:
-        """The stored bytes, [rows, row_bytes] uint8, a view of the file where its order allows."""
-        ...
+    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+        """The stored bytes, [rows, row_bytes], rows in Hugging Face order; a vector is one row.
 
-    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        """The values in `dtype`; a view of the file where that is what it holds: do not write."""
+        Contiguous; a view of the file where that has this order too: do not write.
+        """
         ...
 
     def close(self) -> None:
@@ -79,6 +79,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
         checkpoint.close()
         raise
     return checkpoint
+
+
+def read_float32(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float32]:
+    """The values of a tensor, whatever the file stores them as; may be a view: do not write."""
+    values = dequantize(checkpoint.raw(name), checkpoint.storage(name))
+    return values.reshape(checkpoint.shape(name))
 
 
 def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:

@@ -20,7 +20,13 @@ from sapwood.runtime.models.errors import (
     ModelNotFound,
     UnsupportedModel,
 )
-from sapwood.runtime.models.weights import expected_shapes, open_checkpoint
+from sapwood.runtime.models.torch_tensors import TorchTensors
+from sapwood.runtime.models.weights import (
+    Checkpoint,
+    expected_shapes,
+    open_checkpoint,
+    read_float32,
+)
 
 Maker = Callable[..., Path]
 Parts = tuple[dict[str, Any], dict[str, Any]]
@@ -56,6 +62,10 @@ def random_model(kind: str, options: dict[str, Any]) -> Any:
     return model
 
 
+def read(checkpoint: Checkpoint, name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return TorchTensors(checkpoint).tensor(name, dtype)
+
+
 def assert_one_line(error: ModelError, path: Path) -> None:
     assert "\n" not in str(error)
     assert str(path) in str(error)
@@ -76,10 +86,10 @@ def test_what_transformers_saved(family: str, sharded: bool, tmp_path: Path) -> 
         for name, value in expected.items():
             assert checkpoint.shape(name) == tuple(value.shape)
             assert checkpoint.storage(name) == "F32"
-            assert torch.equal(checkpoint.tensor(name, torch.float32), value)
-            assert torch.equal(checkpoint.tensor(name, torch.bfloat16), value.bfloat16())
-            stored = checkpoint.raw(name).view(torch.float32).view(value.shape)
-            assert torch.equal(stored, value)
+            assert torch.equal(read(checkpoint, name), value)
+            assert torch.equal(read(checkpoint, name, torch.bfloat16), value.bfloat16())
+            stored = checkpoint.raw(name).view(np.float32).reshape(value.shape)
+            assert np.array_equal(stored, value.detach().numpy())
 
 
 def save_llama(folder: Path, sharded: bool = False) -> None:
@@ -206,13 +216,15 @@ def test_mixed_storage(tmp_path: Path) -> None:
         assert checkpoint.storage(Q) == "F16"
         assert checkpoint.storage("model.norm.weight") == "BF16"
         assert checkpoint.raw(Q).shape == (32, 64)
-        assert checkpoint.tensor(Q, torch.float32).dtype == torch.float32
+        assert read(checkpoint, Q).dtype == torch.float32
+        for name in (Q, "model.norm.weight"):  # what was rounded once is exact in float32
+            assert np.array_equal(read_float32(checkpoint, name), read(checkpoint, name).numpy())
 
 
 def test_unknown_name(tmp_path: Path) -> None:
     save_llama(tmp_path)
     with open_checkpoint(tmp_path) as checkpoint, pytest.raises(DamagedModel, match="tensor x is"):
-        checkpoint.tensor("x", torch.float32)
+        read(checkpoint, "x")
 
 
 # --- GGUF ---
@@ -277,7 +289,7 @@ def test_gguf_gives_back_the_hugging_face_layout(family: str, make_gguf: Maker) 
         assert set(checkpoint.names()) == set(dict(model.named_parameters()))
         for name, value in model.named_parameters():
             assert checkpoint.shape(name) == tuple(value.shape)
-            assert torch.equal(checkpoint.tensor(name, torch.float32), value), name
+            assert torch.equal(read(checkpoint, name), value), name
     assert config.tie_embeddings == bool(options.get("tie_word_embeddings"))
     assert config.qkv_bias == (kind == "Qwen2" or "attention_bias" in options)
     assert config.output_bias == ("attention_bias" in options)
@@ -308,7 +320,7 @@ def test_default_model_equals_transformers_own_reading(default_model: Path) -> N
         peer = load(str(default_model), return_tensors=True, model_to_load=skeleton)
         assert set(peer["tensors"]) == set(checkpoint.names())
         for name, value in peer["tensors"].items():
-            assert torch.equal(checkpoint.tensor(name, torch.float32), value), name
+            assert torch.equal(read(checkpoint, name), value), name
     assert c.rope.theta == peer["config"]["rope_theta"]
     assert c.rms_eps == peer["config"]["rms_norm_eps"]
     assert c.context_length == peer["config"]["max_position_embeddings"]
@@ -324,10 +336,12 @@ def test_default_model_keeps_its_storage(default_model: Path) -> None:
             raw = checkpoint.raw(full)
             rows, columns = checkpoint.shape(full)
             assert raw.shape == (rows, columns // 32 * 20)
-            expanded = dequantize(raw, "Q4_1", torch.float32)
-            assert torch.equal(expanded, checkpoint.tensor(full, torch.float32))
+            assert raw.flags.c_contiguous
+            expanded = dequantize(raw, "Q4_1")
+            assert np.array_equal(expanded, read_float32(checkpoint, full))
+            assert torch.equal(torch.from_numpy(expanded), read(checkpoint, full))
         full = "model.layers.3.mlp.down_proj.weight"
-        assert checkpoint.raw(full).data_ptr() == checkpoint.raw(full).data_ptr()  # a view, no copy
+        assert np.shares_memory(checkpoint.raw(full), checkpoint.raw(full))  # a view, no copy
 
 
 def test_quantized_rows_of_q_and_k(make_gguf: Maker, tiny_llama: Parts) -> None:
@@ -343,7 +357,7 @@ def test_quantized_rows_of_q_and_k(make_gguf: Maker, tiny_llama: Parts) -> None:
         with open_checkpoint(path) as checkpoint:
             full = f"model.layers.0.self_attn.{name[11]}_proj.weight"
             assert checkpoint.storage(full) == "Q8_0"
-            got = checkpoint.tensor(full, torch.float32)
+            got = read(checkpoint, full)
             assert torch.equal(got, torch.from_numpy(expected))
 
 

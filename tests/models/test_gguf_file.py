@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sapwood.runtime.models.errors import DamagedModel, ModelNotFound, UnsupportedModel
-from sapwood.runtime.models.gguf_file import GgufFile
+from sapwood.runtime.models.gguf_file import TENSOR_TYPES, GgufFile
 
 Maker = Callable[..., Path]
 
@@ -57,6 +57,12 @@ def test_every_metadata_type(make_gguf: Maker, tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     assert_same_as_gguf_package(path)
+
+
+def test_tensor_types_are_the_formats() -> None:
+    for number, (name, block, block_bytes) in TENSOR_TYPES.items():
+        kind = gguf.GGMLQuantizationType(number)
+        assert (kind.name, *gguf.GGML_QUANT_SIZES[kind]) == (name, block, block_bytes)
 
 
 def test_the_default_model(default_model: Path) -> None:

@@ -11,6 +11,7 @@ from sapwood.kernels.paged_attention import plan_attention
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
+from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import open_checkpoint
 from sapwood.runtime.tokenizer import load_tokenizer
 
@@ -34,7 +35,7 @@ def encode(default_model: Path) -> Callable[[str], list[int]]:
 @pytest.fixture(scope="session")
 def model(default_model: Path) -> LlamaModel:
     with open_checkpoint(default_model) as checkpoint:
-        return LlamaModel.load(checkpoint, torch.float32)
+        return LlamaModel.load(TorchTensors(checkpoint), torch.float32)
 
 
 class Rows:
@@ -124,7 +125,7 @@ def test_bfloat16_stays_close_to_float32(
     model: LlamaModel, default_model: Path, encode: Callable[[str], list[int]]
 ) -> None:
     with open_checkpoint(default_model) as checkpoint:
-        low = LlamaModel.load(checkpoint, torch.bfloat16)
+        low = LlamaModel.load(TorchTensors(checkpoint), torch.bfloat16)
     ids = encode(TEXT)
     (exact,) = Rows(model, 1, len(ids)).append({0: ids})
     rows = Rows(low, 1, len(ids))
