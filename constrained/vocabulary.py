@@ -30,9 +30,10 @@ class Vocabulary:
         for token in self.eos_ids:
             if not 0 <= token < len(token_bytes):
                 raise GrammarError(f"end token {token} is not among {len(token_bytes)} tokens")
-        self.token_bytes: Final = tuple(
-            None if i in self.eos_ids else (text or None) for i, text in enumerate(token_bytes)
-        )
+        texts = [text or None for text in token_bytes]
+        for token in self.eos_ids:
+            texts[token] = None
+        self.token_bytes: Final = tuple(texts)
         self.encode: Final = encode
 
     @property
@@ -73,30 +74,43 @@ class Vocabulary:
         if eos_ids is None:
             eos = getattr(tokenizer, "eos_token_id", None)
             eos_ids = () if eos is None else (eos,)
-        described = json.loads(backend.to_str())
         special = set(getattr(tokenizer, "all_special_ids", ()))
-        sentencepiece = _is_sentencepiece(described)
+        sentencepiece = _is_sentencepiece(backend)
         spell = _spell_sentencepiece if sentencepiece else _spell_byte_level
-        texts = _token_bytes(described, backend.get_vocab(True), special, spell)
-        texts += [None] * ((size or 0) - len(texts))
-        return cls(texts, eos_ids, _encoder(backend, sentencepiece))
+        texts = _token_bytes(backend, special, spell)
+        return cls(texts, eos_ids, _encoder(backend, sentencepiece)).padded(size or 0)
+
+    def padded(self, size: int) -> "Vocabulary":
+        """The same tokens and unused ones up to `size`, where the model's logits are wider."""
+        if size <= self.size:
+            return self
+        unused = [None] * (size - self.size)
+        return Vocabulary([*self.token_bytes, *unused], self.eos_ids, self.encode)
 
 
 @runtime_checkable
 class _Backend(Protocol):
+    """What is used of a `tokenizers.Tokenizer`."""
+
+    model: Any
+    decoder: Any
+    pre_tokenizer: Any
+
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]: ...
 
-    def to_str(self, pretty: bool = False) -> str: ...
+    def get_added_tokens_decoder(self) -> dict[int, Any]: ...
 
     def encode(self, sequence: str, *, add_special_tokens: bool = True) -> Any: ...
 
 
-def _is_sentencepiece(described: dict[str, Any]) -> bool:
+def _is_sentencepiece(backend: _Backend) -> bool:
     """True for SentencePiece, False for byte-level; raises GrammarError for anything else."""
-    kinds = _kinds(described.get("decoder")) | _kinds(described.get("pre_tokenizer"))
+    # A part's pickled state is its JSON: the whole tokenizer's would hold the vocabulary too.
+    parts = [part for part in (backend.decoder, backend.pre_tokenizer) if part is not None]
+    kinds = {kind for part in parts for kind in _kinds(json.loads(part.__getstate__()))}
     if "ByteLevel" in kinds:
         return False
-    if kinds & {"Metaspace", "ByteFallback"} or described["model"].get("byte_fallback"):
+    if kinds & {"Metaspace", "ByteFallback"} or getattr(backend.model, "byte_fallback", False):
         return True
     raise GrammarError(
         f"the tokenizer is neither byte-level nor SentencePiece-like: its parts are {sorted(kinds)}"
@@ -104,17 +118,14 @@ def _is_sentencepiece(described: dict[str, Any]) -> bool:
 
 
 def _token_bytes(
-    described: dict[str, Any],
-    vocab: dict[str, int],
-    special: set[int],
-    spell: Callable[[str], bytes | None],
+    backend: _Backend, special: set[int], spell: Callable[[str], bytes | None]
 ) -> list[bytes | None]:
-    added = {token["id"]: token for token in described.get("added_tokens") or ()}
+    vocab, added = backend.get_vocab(True), backend.get_added_tokens_decoder()
+    special = special | {number for number, token in added.items() if token.special}
     texts: list[bytes | None] = [None] * (max(vocab.values(), default=-1) + 1)
     for token, number in vocab.items():
-        if number in special or (number in added and added[number]["special"]):
-            continue
-        texts[number] = token.encode() if number in added else spell(token)
+        if number not in special:
+            texts[number] = token.encode() if number in added else spell(token)
     return texts
 
 
@@ -126,21 +137,24 @@ def _kinds(part: Any) -> set[str]:
     return {part["type"]}.union(*map(_kinds, inner))
 
 
-def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's table: printable bytes stand for themselves, the others for letters from U+0100."""
+def _byte_letters() -> dict[int, int]:
+    """GPT-2's table: printable bytes stand for themselves, the others for letters from U+0100.
+
+    Code point of the letter -> byte; a code point below 256 that is no letter -> one that is no
+    byte.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    table = {chr(byte): byte for byte in printable}
-    rest = [byte for byte in range(256) if chr(byte) not in table]
-    return table | {chr(0x100 + i): byte for i, byte in enumerate(rest)}
+    rest = [byte for byte in range(256) if byte not in printable]
+    return dict.fromkeys(rest, 0xFFFF) | {0x100 + i: byte for i, byte in enumerate(rest)}
 
 
-_BYTE_OF_LETTER: Final = _byte_of_letter()
+_BYTE_LETTERS: Final = _byte_letters()
 
 
 def _spell_byte_level(token: str) -> bytes | None:
     try:
-        return bytes(_BYTE_OF_LETTER[letter] for letter in token)
-    except KeyError:
+        return token.translate(_BYTE_LETTERS).encode("latin-1")
+    except UnicodeEncodeError:
         return None  # not made of byte letters: it can never come out of the tokenizer
 
 

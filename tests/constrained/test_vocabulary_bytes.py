@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sapwood.constrained import GrammarError, Vocabulary
@@ -52,6 +52,25 @@ def test_added_tokens_are_plain_text_unless_special(byte_level_tokenizer):
     assert vocabulary.token_bytes[tokenizer.token_to_id("é plain")] == "é plain".encode()
     assert vocabulary.token_bytes[tokenizer.token_to_id("<tool>")] is None
     assert vocabulary.eos_ids == ()
+
+
+def test_what_is_not_made_of_byte_letters_spells_nothing():
+    spelled = {"a": b"a", "\u0120": b" ", "\u0143": b"\xad", "\xff": b"\xff"}
+    others = ("a b", "\n", "\x7f", "\xa0", "\xad", "\u0144", "東")  # no letters of GPT-2's alphabet
+    tokens = [*spelled, *others]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, []))
+    tokenizer.decoder = decoders.ByteLevel()
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    assert vocabulary.token_bytes == (*spelled.values(), *[None] * len(others))
+
+
+def test_padding_adds_tokens_that_spell_nothing():
+    vocabulary = Vocabulary([b"a", b"b", None], [1], lambda text: [0])
+    assert vocabulary.padded(3) is vocabulary
+    assert vocabulary.padded(2) is vocabulary
+    padded = vocabulary.padded(40)
+    assert padded.token_bytes == (b"a", *[None] * 39)
+    assert (padded.eos_ids, padded.encode, padded.num_words) == ((1,), vocabulary.encode, 2)
 
 
 def test_unknown_tokenizers_are_refused():
