@@ -34,7 +34,7 @@ _COMPILE_SECONDS: Final = 900.0
 # A multiply and an add become one fma only where the source says so, and sums keep their order:
 # results may depend on the tier, never on the compiler's mood.
 _COMMON: Final = (
-    "-std=c++17 -shared -fPIC -pthread -fvisibility=hidden "
+    "-std=c++20 -shared -fPIC -pthread -fvisibility=hidden "
     "-fno-math-errno -fno-trapping-math -ffp-contract=off"
 ).split()
 

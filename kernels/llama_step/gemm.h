@@ -1,0 +1,237 @@
+// Rows times weights: y[m][n] = sum over k of x[m][k] * w[n][k], one strip of 32 outputs at a time.
+//
+// Owns: the micro-kernels of the four formats. Knows nothing of models. Each result is one chain of
+// additions in the order of k (quantised: one exact integer sum per group, then a chain over
+// groups), whatever the number of rows beside it: a row never depends on its neighbours.
+#pragma once
+#include <utility>
+
+#include "activations.h"
+#include "weights.h"
+#if defined(SAPWOOD_TIER_AMX)
+#include "amx.h"
+#endif
+
+namespace sapwood {
+
+constexpr int STRIP = 2 * TILE;  // outputs of one call
+
+#if defined(SAPWOOD_AVX512)
+constexpr int MAX_ROWS = 12;  // accumulators of 12 rows x 2 tiles fill 24 of 32 registers
+constexpr int TILES_AT_ONCE = 2;
+#else
+constexpr int MAX_ROWS = 4;
+constexpr int TILES_AT_ONCE = 1;
+#endif
+
+namespace kernel {
+
+// out: [R rows][32] float32, of which this fills T tiles' columns.
+template <int R, int T>
+void float32_tiles(const Matrix& w, int tile, const Rows& x, int row, float* out) {
+  const float* weights[T];
+  for (int t = 0; t < T; ++t) weights[t] = reinterpret_cast<const float*>(w.tile(tile + t));
+  const float* rows = x.floats.data() + size_t(row) * size_t(x.padded);
+  Vec acc[R][T];
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) acc[r][t] = broadcast(0.0f);
+  for (int k = 0; k < w.padded; ++k) {
+    Vec column[T];
+    for (int t = 0; t < T; ++t) {
+      column[t] = load(weights[t] + size_t(k) * TILE);
+      prefetch(weights[t] + size_t(k) * TILE + 512);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const Vec value = broadcast(rows[size_t(r) * size_t(x.padded) + size_t(k)]);
+      for (int t = 0; t < T; ++t) acc[r][t] = fma(column[t], value, acc[r][t]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) store(out + r * STRIP + t * TILE, acc[r][t]);
+}
+
+template <int R, int T>
+void bfloat16_tiles(const Matrix& w, int tile, const Rows& x, int row, float* out) {
+  const bf16* weights[T];
+  for (int t = 0; t < T; ++t) weights[t] = reinterpret_cast<const bf16*>(w.tile(tile + t));
+  const bf16* rows = x.halves.data() + size_t(row) * size_t(x.padded);
+  Vec acc[R][T];
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) acc[r][t] = broadcast(0.0f);
+  for (int k = 0; k < w.padded; k += 2) {
+    IVec pairs[T];
+    for (int t = 0; t < T; ++t) {
+      pairs[t] = load_ints(weights[t] + size_t(k) * TILE);
+      prefetch(weights[t] + size_t(k) * TILE + 1024);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const IVec pair = broadcast_pair(rows + size_t(r) * size_t(x.padded) + size_t(k));
+      for (int t = 0; t < T; ++t) acc[r][t] = dot2(acc[r][t], pairs[t], pair);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) store(out + r * STRIP + t * TILE, acc[r][t]);
+}
+
+template <int R>
+void float32(const Matrix& w, int strip, const Rows& x, int row, float* out) {
+  for (int t = 0; t < 2; t += TILES_AT_ONCE)
+    float32_tiles<R, TILES_AT_ONCE>(w, 2 * strip + t, x, row, out + t * TILE);
+}
+
+template <int R>
+void bfloat16(const Matrix& w, int strip, const Rows& x, int row, float* out) {
+  for (int t = 0; t < 2; t += TILES_AT_ONCE)
+    bfloat16_tiles<R, TILES_AT_ONCE>(w, 2 * strip + t, x, row, out + t * TILE);
+}
+
+// A quantised group's part of one row: the exact integer sum of its 32 products, as float32.
+inline Vec group_sum(const IVec* numbers, const int8_t* x, IVec start) {
+  IVec even = start, odd = broadcast_int(0);
+#pragma GCC unroll 4
+  for (int j = 0; j < 8; j += 2) {
+    even = dot4(even, numbers[j], broadcast_bytes(x + 4 * j));
+    odd = dot4(odd, numbers[j + 1], broadcast_bytes(x + 4 * j + 4));
+  }
+  return to_floats(add_ints(even, odd));
+}
+
+template <int R>
+void int8_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
+  const int groups = x.groups();
+  const fp16* scales = int8_scales(tile, groups);
+  const size_t first = size_t(row) * size_t(groups);
+  Vec acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = broadcast(0.0f);
+  for (int g = 0; g < groups; ++g, tile += 512) {
+    IVec numbers[8];
+    for (int j = 0; j < 8; ++j) {
+      numbers[j] = load_ints(tile + j * 64);
+      prefetch(tile + j * 64 + 4096);
+    }
+    const Vec scale = load_halves(scales + g * TILE);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const size_t at = first + size_t(r) * size_t(groups) + size_t(g);
+      // The numbers are stored 128 too large.
+      const IVec start = broadcast_int(-128 * x.sums[at]);
+      const Vec sum = group_sum(numbers, x.bytes.data() + at * GROUP, start);
+      acc[r] = fma(sum, mul(scale, broadcast(x.scales[at])), acc[r]);
+    }
+  }
+  for (int r = 0; r < R; ++r) store(out + r * STRIP, acc[r]);
+}
+
+template <int R>
+void int4_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
+  const int groups = x.groups();
+  const fp16* scales = int4_scales(tile, groups);
+  const size_t first = size_t(row) * size_t(groups);
+  Vec acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = broadcast(0.0f);
+  for (int g = 0; g < groups; ++g, tile += 256) {
+    IVec numbers[8];
+    for (int j = 0; j < 4; ++j) {
+      const IVec packed = load_ints(tile + j * 64);
+      prefetch(tile + j * 64 + 4096);
+      numbers[2 * j] = nibbles_low(packed);
+      numbers[2 * j + 1] = nibbles_high(packed);
+    }
+    const Vec scale = load_halves(scales + g * 2 * TILE);
+    const Vec minimum = load_halves(scales + g * 2 * TILE + TILE);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const size_t at = first + size_t(r) * size_t(groups) + size_t(g);
+      const Vec sum = group_sum(numbers, x.bytes.data() + at * GROUP, broadcast_int(0));
+      acc[r] = fma(sum, mul(scale, broadcast(x.scales[at])), acc[r]);
+      acc[r] = fma(minimum, broadcast(x.offsets[at]), acc[r]);
+    }
+  }
+  for (int r = 0; r < R; ++r) store(out + r * STRIP, acc[r]);
+}
+
+template <int R>
+void int8(const Matrix& w, int strip, const Rows& x, int row, float* out) {
+  int8_tile<R>(w.tile(2 * strip), x, row, out);
+  int8_tile<R>(w.tile(2 * strip + 1), x, row, out + TILE);
+}
+
+template <int R>
+void int4(const Matrix& w, int strip, const Rows& x, int row, float* out) {
+  int4_tile<R>(w.tile(2 * strip), x, row, out);
+  int4_tile<R>(w.tile(2 * strip + 1), x, row, out + TILE);
+}
+
+using Kernel = void (*)(const Matrix&, int, const Rows&, int, float*);
+
+template <int... R>
+Kernel choose(Format format, int rows, std::integer_sequence<int, R...>) {
+  static const Kernel table[4][sizeof...(R)] = {
+      {float32<R + 1>...}, {bfloat16<R + 1>...}, {int8<R + 1>...}, {int4<R + 1>...}};
+  return table[int(format)][rows - 1];
+}
+
+inline Kernel choose(Format format, int rows) {
+  return choose(format, rows, std::make_integer_sequence<int, MAX_ROWS>());
+}
+
+}  // namespace kernel
+
+// Multiplies rows first .. first + count - 1 by a strip and gives each to `finish(row, values)`,
+// values: float32 [32], the bias added.
+template <class Finish>
+void multiply_strip(const Matrix& w, int strip, const Rows& x, int first, int count,
+                    Finish&& finish) {
+  const float* bias = w.bias.size() ? w.bias.data() + strip * STRIP : nullptr;
+  const auto hand_over = [&](int row, int rows, float* out) {
+    for (int r = 0; r < rows; ++r) {
+      float* values = out + r * STRIP;
+      if (bias) {
+        store(values, add(load(values), load(bias)));
+        store(values + TILE, add(load(values + TILE), load(bias + TILE)));
+      }
+      finish(row + r, values);
+    }
+  };
+#if defined(SAPWOOD_TIER_AMX)
+  if (w.format == Format::BFLOAT16) {
+    amx::multiply_strip(w, strip, x, first, count, hand_over);
+    return;
+  }
+#endif
+  alignas(64) float out[MAX_ROWS * STRIP];
+  for (int row = first, end = first + count; row < end;) {
+    const int left = end - row;
+    // Two blocks of the same size rather than a full and a tiny one.
+    const int rows = left <= MAX_ROWS ? left : left >= 2 * MAX_ROWS ? MAX_ROWS : (left + 1) / 2;
+    kernel::choose(w.format, rows)(w, strip, x, row, out);
+    hand_over(row, rows, out);
+    row += rows;
+  }
+}
+
+namespace scalar {
+
+// What a row stands for after it was put into its form.
+inline float value(const Rows& x, int row, int k) {
+  const size_t at = size_t(row) * size_t(x.padded) + size_t(k);
+  switch (x.format) {
+    case Format::FLOAT32: return x.floats[at];
+    case Format::BFLOAT16: return to_float(x.halves[at]);
+    default: return x.scales[at / GROUP] * float(x.bytes[at]);
+  }
+}
+
+// The definition of one result, in double precision.
+inline double multiply(const Matrix& w, int output, const Rows& x, int row) {
+  Buffer<float> weights(size_t(w.padded));
+  unpack_row(w, output, weights.data());
+  double sum = w.bias.size() ? double(w.bias[size_t(output)]) : 0.0;
+  for (int k = 0; k < w.inputs; ++k) sum += double(weights[size_t(k)]) * double(value(x, row, k));
+  return sum;
+}
+
+}  // namespace scalar
+}  // namespace sapwood

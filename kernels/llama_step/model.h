@@ -1,0 +1,137 @@
+// A decoder of the Llama family and one step of it over the paged cache.
+//
+// Owns: the weights, the cache, the step's buffers and the order of its phases; every thread runs
+// `Step::run` and meets the others between phases. Knows no request, tree or sampling rule beyond
+// the largest logit.
+#pragma once
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "activations.h"
+#include "attention.h"
+#include "gemm.h"
+#include "norm.h"
+#include "plan.h"
+#include "pool.h"
+#include "rope.h"
+#include "weights.h"
+
+namespace sapwood {
+
+struct Shape {
+  int layers, hidden, heads, kv_heads, head_dim, inner, vocab;
+  int page_size, num_pages, window;  // window 0: a token sees everything before it
+  int wide_kv;                       // 1: float32 keys and values, 0: bfloat16
+  int threads;
+  float eps, rope_scale;
+};
+
+struct Layer {
+  Matrix qkv, output, gate_up, down;
+  Buffer<float> input_norm, mlp_norm, q_norm, k_norm;  // the last two: empty without them
+};
+
+// The plan of one step, in the caller's memory. S spans, N tokens, R rows of logits.
+struct StepArgs {
+  int32_t num_spans, num_tokens, num_rows, table_width;
+  const int32_t* token_ids;   // [N], span after span
+  const int32_t* starts;      // [S], the first token's position
+  const int32_t* lengths;     // [S]
+  const int32_t* table_rows;  // [S], the span's row of the page table
+  const int32_t* page_table;  // [..., table_width]
+  const int32_t* rows;        // [R], tokens of the step, ascending
+  const int32_t* const* masks;  // [R] packed bitmasks, each of vocab bits, or null; or null
+  float* const* logits;       // [R] where a row's logits go, or null; or null
+  float* strip_maxima;        // [R][ceil(vocab / 32)], or null
+  int32_t* best;              // [R], the lowest id of the largest allowed logits
+  float* best_logit;          // [R]
+};
+
+enum Phase { EMBED, QKV, ROPE, ATTENTION, OUTPUT, GATE_UP, DOWN, HEAD, NUM_PHASES };
+
+class ModelBase {
+ public:
+  explicit ModelBase(const Shape& shape_) : shape(shape_), pool(shape_.threads) {}
+  virtual ~ModelBase() = default;
+  virtual void step(const StepArgs& args) = 0;
+  virtual void copy_page(int source, int target) = 0;
+
+  const Shape shape;
+  Pool pool;
+  std::vector<Layer> layers;
+  Matrix embedding, head;      // head: empty where the embedding serves as both
+  Buffer<float> norm;          // [hidden]
+  Buffer<float> frequencies;   // [head_dim / 2], radians per position
+  double seconds[NUM_PHASES] = {};  // of thread 0, since the last reset
+};
+
+template <class Element>
+class Model final : public ModelBase {
+ public:
+  explicit Model(const Shape& shape_)
+      : ModelBase(shape_),
+        kv(shape.layers, shape.kv_heads, shape.head_dim, shape.page_size, shape.num_pages) {}
+
+  void step(const StepArgs& args) override;
+  void copy_page(int source, int target) override { kv.copy_page(source, target); }
+
+  Kv<Element> kv;
+
+ private:
+  struct Best {
+    float logit;
+    int id;
+  };
+
+  void prepare(const StepArgs& args);
+  void run(const StepArgs& args, int thread);
+  void embed(const StepArgs& args, int thread);
+  void normalize(const float* weight, Format format, Rows& rows, int count, int thread,
+                 bool alone);
+  void rotate_and_store(int layer, int num_tokens, int thread);
+  void rotate_head(int token, const float* weight, float* values) const;
+  void attend(int layer, int thread);
+  void attend_long(int layer, int head, const LongUnit& unit, int thread);
+  void attend_short(int layer, int head, const ShortUnit& unit, int thread);
+  void merge_short(int thread);
+  void gate_up(const Layer& layer, const Rows& in, int count, Counter& counter, int thread);
+  void add_product(const Matrix& w, const Rows& in, int count, Counter& counter);
+  void project_head(const StepArgs& args, int thread);
+  template <class Finish>
+  void product(const Matrix& w, const Rows& in, int count, Counter& counter, Finish&& finish);
+
+  // Scratch of one thread.
+  struct Scratch {
+    Rows narrow, narrow_output;  // a copy of small steps' rows, made by each thread for itself
+    Buffer<float> row;           // [hidden or heads * dim]
+    Buffer<Element> queries;     // [rows][dim]
+    Buffer<float> part, merged;  // [rows][dim]
+    Buffer<float> tops, sums, merged_tops, merged_sums;
+    std::vector<Range> ranges;
+    Buffer<float> inner;         // [rows][32]
+    std::vector<Best> best;
+  };
+
+  // Up to this many tokens each thread makes the rows it reads by itself: dearer, but no waiting.
+  static constexpr int ALONE = 2;
+  static constexpr size_t ROW_BLOCK_BYTES = 512 << 10;
+
+  int stride_ = 0, qkv_stride_ = 0;
+  Plan plan_;
+  std::vector<Counter> counters_;
+  std::vector<Scratch> scratch_;
+  Buffer<float> x_, selected_;      // [tokens][stride]: the sum over the layers
+  Buffer<float> cos_, sin_;         // [tokens][dim / 2]
+  Buffer<float> qkv_;               // [tokens][qkv stride]
+  Buffer<Element> queries_;         // [tokens][heads][dim], turned
+  Buffer<float> attended_;          // [tokens][heads * dim]
+  Buffer<float> parts_, part_tops_, part_sums_;  // [parts][heads][dim], [parts][heads]
+  Rows in_, attention_rows_, inner_rows_;
+  float* residual_ = nullptr;       // x_, or selected_ from the last layer's attention on
+};
+
+}  // namespace sapwood
