@@ -11,6 +11,7 @@ from typing import Literal
 from .errors import InvalidRequest
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+ComputeDtype = Literal["float32", "bfloat16"]  # what "auto" may become
 Policy = Literal["fcfs", "lpm"]
 
 AUTO_CACHE_BYTES = 3 << 30  # `max_tokens` auto: a quarter of the free memory, at most this
@@ -90,14 +91,20 @@ def _positive(name: str, value: int | None, *, optional: bool = False) -> None:
 class ResolvedConfig:
     """An EngineConfig with nothing left to decide."""
 
-    dtype: Literal["float32", "bfloat16"]
+    dtype: ComputeDtype
     context_length: int
     num_pages: int
     page_size: int
     schedule: ScheduleOptions
 
+    @property
+    def pages_per_request(self) -> int:
+        """How long a row of the page table is: a page more than the longest request fills."""
+        longest = min(self.context_length, self.num_pages * self.page_size)
+        return -(-longest // self.page_size) + 1
 
-def resolve_dtype(dtype: Dtype, *, bfloat16_is_fast: bool) -> Literal["float32", "bfloat16"]:
+
+def resolve_dtype(dtype: Dtype, *, bfloat16_is_fast: bool) -> ComputeDtype:
     if dtype == "auto":
         return "bfloat16" if bfloat16_is_fast else "float32"
     return dtype
@@ -106,13 +113,13 @@ def resolve_dtype(dtype: Dtype, *, bfloat16_is_fast: bool) -> Literal["float32",
 def resolve(
     config: EngineConfig,
     *,
+    dtype: ComputeDtype,
     checkpoint_context: int,
     bytes_per_token: int,
     free_bytes: int,
-    bfloat16_is_fast: bool,
 ) -> ResolvedConfig:
-    """Decide every `auto`. `bytes_per_token`: KV of one token over all layers; `free_bytes`: memory
-    left for it."""
+    """Decide every `auto` but the dtype, which the backend has decided. `bytes_per_token`: KV of
+    one token over all layers; `free_bytes`: memory left for it."""
     context = config.model.context_length or checkpoint_context
     if context > checkpoint_context:
         raise InvalidRequest(
@@ -125,7 +132,7 @@ def resolve(
         max_tokens = max(room // bytes_per_token, config.cache.page_size)
     schedule = config.schedule
     return ResolvedConfig(
-        dtype=resolve_dtype(config.model.dtype, bfloat16_is_fast=bfloat16_is_fast),
+        dtype=dtype,
         context_length=context,
         num_pages=-(-max_tokens // config.cache.page_size),
         page_size=config.cache.page_size,

@@ -1,34 +1,24 @@
 """`EngineLoop`: builds the engine's parts and owns their order. One call of `step` is one turn of
-the engine.
+the engine. Imports no torch: that is a backend's.
 
 Runs on whatever thread or process calls it (one at a time); `local` and `engine_process` are the
 shells around it.
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
-from .machine import wait_patiently
-
-wait_patiently()  # before torch starts its threads
-# ruff: noqa: E402
-import torch
-
-from ..constrained import GrammarCompiler, Vocabulary
+from ..constrained import GrammarCompiler
 from ..radix_cache import PrefixCache
 from .admission import Admission
 from .advance import Advancer
-from .config import EngineConfig, ResolvedConfig, resolve, resolve_dtype
+from .backend import Backend, Runner
+from .config import EngineConfig, ModelOptions, ResolvedConfig, resolve
 from .errors import EngineError, Overloaded, SapwoodError
-from .kv_cache import KVCache
-from .machine import bfloat16_is_fast, free_memory
-from .models.llama import LlamaModel
+from .machine import free_memory
 from .models.source import resolve_model
-from .models.torch_tensors import TorchTensors
-from .models.weights import open_checkpoint
-from .page_table import PageTable
 from .protocol import ControlAction, EngineInfo
-from .runner import Model, ModelRunner
 from .scheduler import Scheduler
 from .tokenizer import TokenizerFiles, load_tokenizer
 from .wire import Failed, FromEngine, TokenRequest
@@ -44,7 +34,7 @@ class EngineLoop:
         info: EngineInfo,
         admission: Admission,
         scheduler: Scheduler,
-        runner: ModelRunner,
+        runner: Runner,
         cache: PrefixCache,
         compiler: GrammarCompiler,
         max_waiting: int,
@@ -132,59 +122,41 @@ class EngineLoop:
         self._compiler.close()
 
 
-def build_loop(config: EngineConfig) -> EngineLoop:
-    """Load the model and set everything up. Raises ModelError or InvalidRequest with one clear
-    line."""
+def build_loop(config: EngineConfig, files: TokenizerFiles | None = None) -> EngineLoop:
+    """Load the model and set everything up. `files`: where the caller has loaded them already.
+
+    Raises ModelError or InvalidRequest with one clear line."""
     path = resolve_model(config.model.model)
-    files = load_tokenizer(path)
-    if config.model.num_threads is not None:
-        torch.set_num_threads(config.model.num_threads)
-    device = torch.device("cpu")
-    fast = bfloat16_is_fast()
-    dtype = getattr(torch, resolve_dtype(config.model.dtype, bfloat16_is_fast=fast))
-    with open_checkpoint(path) as checkpoint:
-        model = LlamaModel.load(TorchTensors(checkpoint), dtype, device)
-    arch = model.config
+    if files is None:
+        files = load_tokenizer(path)
+    backend = choose_backend(path, config.model)
     resolved = resolve(
         config,
-        checkpoint_context=arch.context_length,
-        bytes_per_token=KVCache.bytes_per_token(
-            arch.num_layers, arch.num_kv_heads, arch.head_dim, dtype
-        ),
+        dtype=backend.dtype,
+        checkpoint_context=backend.config.context_length,
+        bytes_per_token=backend.bytes_per_token,
         free_bytes=free_memory(),
-        bfloat16_is_fast=fast,
     )
-    return assemble(model, files, resolved, device)
+    return assemble(backend, files, resolved)
 
 
-def assemble(
-    model: Model, files: TokenizerFiles, resolved: ResolvedConfig, device: torch.device
-) -> EngineLoop:
-    """An engine from a loaded model. Tests bring a model of their own."""
-    arch = model.config
+def choose_backend(path: Path, options: ModelOptions) -> Backend:
+    """Load the model where this machine computes it fastest."""
+    from .torch_backend import TorchBackend
+
+    return TorchBackend.load(path, options)
+
+
+def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) -> EngineLoop:
+    """An engine from a loaded model. Tests bring a backend of their own."""
+    arch = backend.config
     schedule = resolved.schedule
     num_pages, page_size = resolved.num_pages, resolved.page_size
-    vocabulary = Vocabulary.from_tokenizer(
-        files.tokenizer, eos_ids=files.eos_ids, size=arch.vocab_size
-    )
+    vocabulary = files.vocabulary.padded(arch.vocab_size)
     cache = PrefixCache(num_pages, page_size)
     compiler = GrammarCompiler(vocabulary)
-    kv = KVCache(
-        arch.num_layers,
-        num_pages,
-        page_size,
-        arch.num_kv_heads,
-        arch.head_dim,
-        getattr(torch, resolved.dtype),
-        device,
-    )
-    longest = min(resolved.context_length, num_pages * page_size)
-    table = PageTable(schedule.max_running, -(-longest // page_size) + 1, page_size, device)
     advancer = Advancer(
-        vocabulary.token_bytes,
-        {id: (files.tokenizer.id_to_token(id) or "").encode() for id in files.special_token_ids},
-        files.eos_ids,
-        schedule.jump_forward,
+        vocabulary.token_bytes, files.special_bytes, files.eos_ids, schedule.jump_forward
     )
     return EngineLoop(
         info=EngineInfo(
@@ -202,7 +174,7 @@ def assemble(
             arch.vocab_size, resolved.context_length, num_pages * page_size, files.eos_ids
         ),
         scheduler=Scheduler(cache, compiler, advancer, schedule, files.eos_ids),
-        runner=ModelRunner(model, kv, table, device),
+        runner=backend.build(resolved),
         cache=cache,
         compiler=compiler,
         max_waiting=schedule.max_waiting,

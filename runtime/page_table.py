@@ -1,9 +1,10 @@
-"""Which pages each running request's tokens live in, on the device. Written by the runner alone,
-from `PageWrite`s."""
+"""Which pages each running request's tokens live in. Written by the runner alone, from
+`PageWrite`s. Plain numpy: a runner moves what it asks for to its device."""
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from .batch import PageWrite
 
@@ -12,24 +13,22 @@ class PageTable:
     """An int32 table [slots, pages per request]; entry (s, i) is the page of slot s's tokens i*page
     .. i*page+page-1."""
 
-    def __init__(
-        self, num_slots: int, pages_per_slot: int, page_size: int, device: torch.device
-    ) -> None:
+    def __init__(self, num_slots: int, pages_per_slot: int, page_size: int) -> None:
         self.page_size = page_size
-        self._table = torch.zeros((num_slots, pages_per_slot), dtype=torch.int32, device=device)
+        self._table = np.zeros((num_slots, pages_per_slot), np.int32)
 
     def write(self, writes: Sequence[PageWrite]) -> None:
         for write in writes:
-            pages = torch.tensor(write.pages, dtype=torch.int32)
-            self._table[write.slot, write.first : write.first + len(write.pages)] = pages
+            self._table[write.slot, write.first : write.first + len(write.pages)] = write.pages
 
-    def rows(self, slots: Sequence[int], num_pages: int) -> torch.Tensor:
-        """The rows of these slots, int32 [len(slots), num_pages]."""
+    def rows(self, slots: Sequence[int], num_pages: int) -> npt.NDArray[np.int32]:
+        """The rows of these slots, [len(slots), num_pages], copied."""
         return self._table[list(slots), :num_pages]
 
-    def token_slots(self, slot: int, start: int, end: int) -> torch.Tensor:
-        """Where the tokens at positions start..end-1 are stored: page * page_size + offset, int64
+    def token_slots(self, slot: int, start: int, end: int) -> npt.NDArray[np.int64]:
+        """Where the tokens at positions start..end-1 are stored: page * page_size + offset,
         [end - start]."""
-        positions = torch.arange(start, end, device=self._table.device)
-        pages = self._table[slot, positions // self.page_size].to(torch.int64)
-        return pages * self.page_size + positions % self.page_size
+        positions = np.arange(start, end)
+        pages = self._table[slot, positions // self.page_size].astype(np.int64)
+        slots: npt.NDArray[np.int64] = pages * self.page_size + positions % self.page_size
+        return slots

@@ -6,12 +6,14 @@ the batch.
 """
 
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..kernels.paged_attention import plan_attention
+from .backend import Flight
 from .batch import Batch, Span, SpanResult, StepResult
 from .forward import ForwardInputs
 from .kv_cache import KVCache
@@ -31,17 +33,6 @@ class Model(Protocol):
     def forward(self, inputs: ForwardInputs, kv: KVCache) -> torch.Tensor:
         """Logits, float32 [len(inputs.logit_rows), vocab]."""
         ...
-
-
-class Flight:
-    """A launched step. On the CPU the result is there at once; a GPU runner would wait in
-    `collect`."""
-
-    def __init__(self, result: StepResult) -> None:
-        self._result = result
-
-    def collect(self) -> StepResult:
-        return self._result
 
 
 class ModelRunner:
@@ -90,12 +81,16 @@ class ModelRunner:
             token_ids=torch.from_numpy(np.concatenate([s.token_ids for s in spans])).to(
                 self._device, torch.int64
             ),
-            positions=torch.cat([torch.arange(s.start, s.end, device=self._device) for s in spans]),
-            slots=torch.cat([self._page_table.token_slots(s.slot, s.start, s.end) for s in spans]),
+            positions=self._moved(np.concatenate([np.arange(s.start, s.end) for s in spans])),
+            slots=self._moved(
+                np.concatenate(
+                    [self._page_table.token_slots(s.slot, s.start, s.end) for s in spans]
+                )
+            ),
             attention=plan_attention(
                 [len(span.token_ids) for span in spans],
                 [span.end for span in spans],
-                self._page_table.rows([span.slot for span in spans], max_pages),
+                self._moved(self._page_table.rows([span.slot for span in spans], max_pages)),
                 page_size,
                 group=config.num_heads // config.num_kv_heads,
                 window=config.sliding_window,
@@ -112,6 +107,9 @@ class ModelRunner:
                 device=self._device,
             ),
         )
+
+    def _moved(self, values: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(values).to(self._device)
 
     def _results(
         self, spans: tuple[Span, ...], rows: list[list[int]], logits: torch.Tensor

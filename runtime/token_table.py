@@ -5,7 +5,6 @@ Owns: token id -> bytes. Knows no request and no tokenizer beyond its vocabulary
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..constrained import Vocabulary
 from .protocol import TokenLogprob
 from .tokenizer import TokenizerFiles
 
@@ -24,10 +23,7 @@ class TokenTable:
 
     @classmethod
     def of(cls, files: TokenizerFiles) -> "TokenTable":
-        vocabulary = Vocabulary.from_tokenizer(files.tokenizer, eos_ids=files.eos_ids)
-        texts = {id: files.tokenizer.id_to_token(id) or "" for id in files.special_token_ids}
-        special = {id: text.encode() for id, text in texts.items()}
-        return cls(vocabulary.token_bytes, special)
+        return cls(files.vocabulary.token_bytes, files.special_bytes)
 
     def pieces(self, ids: Iterable[int], *, show_special: bool) -> list[bytes]:
         """The bytes of each token; a special token's are empty unless shown. A row that pads the

@@ -6,11 +6,13 @@ cut into requests is not its business: that is the text codec's.
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer
 
+from ..constrained import Vocabulary
 from .gguf_tokenizer import read_vocabulary
 from .models.errors import DamagedModel, ModelNotFound, UnsupportedModel
 from .models.gguf_file import GgufFile
@@ -31,6 +33,18 @@ class TokenizerFiles:
     model_name: str
     context_length: int  # positions
     special_token_ids: tuple[int, ...]  # ascending; left out of decoded text
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What each token spells: made once, for text and for grammars."""
+        return Vocabulary.from_tokenizer(self.tokenizer, eos_ids=self.eos_ids)
+
+    @cached_property
+    def special_bytes(self) -> dict[int, bytes]:
+        """The texts of the special tokens, by id."""
+        return {
+            id: (self.tokenizer.id_to_token(id) or "").encode() for id in self.special_token_ids
+        }
 
 
 def load_tokenizer(path: Path) -> TokenizerFiles:

@@ -6,13 +6,15 @@ Written over whole arrays in numpy, a few rows at a time.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+
+T = TypeVar("T", bound=np.generic)
 
 _CHUNK: Final = 1 << 15  # elements expanded at a time: few enough to stay in cache
 
@@ -43,7 +45,7 @@ def dequantize_chunks(raw: Bytes, type_name: str) -> Iterator[tuple[int, Floats]
 def num_columns(raw: Bytes, type_name: str) -> int:
     """Elements in one row of `raw`, for a key of `FORMATS`."""
     block_bytes, block_size, _ = FORMATS[type_name]
-    return raw.shape[1] // block_bytes * block_size
+    return int(raw.shape[1]) // block_bytes * block_size
 
 
 def _float32(raw: Bytes) -> Floats:
@@ -73,7 +75,7 @@ def _nibbles(packed: Bytes) -> Bytes:
     return np.stack((packed & 15, packed >> 4), axis=-2)
 
 
-def _flat(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _flat(values: npt.NDArray[T]) -> npt.NDArray[T]:
     """[blocks, ...] -> [blocks, elements]."""
     return values.reshape(len(values), -1)
 
@@ -137,7 +139,7 @@ def _q5_k(blocks: Bytes) -> Floats:
     shifts = np.arange(8, dtype=np.uint8)[:, None]
     fifth = (blocks[:, 16:48][:, None, :] >> shifts) & 1  # bit i of every byte is sub-block i's
     low = _nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
-    return _scaled(blocks, low | fifth << 4)
+    return _scaled(blocks, low + 16 * fifth)
 
 
 def _q6_k(blocks: Bytes) -> Floats:

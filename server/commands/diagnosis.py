@@ -123,8 +123,7 @@ def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, st
     from ...runtime.config import resolve_dtype
     from ...runtime.models.weights import open_checkpoint
 
-    fast = bfloat16_is_fast()
-    dtype = resolve_dtype(config.model.dtype, bfloat16_is_fast=fast)
+    dtype = resolve_dtype(config.model.dtype, bfloat16_is_fast=bfloat16_is_fast())
     size = getattr(torch, dtype).itemsize
     try:
         with open_checkpoint(path) as checkpoint:
@@ -135,10 +134,10 @@ def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, st
         available = free_memory()
         resolved = resolve(
             config,
+            dtype=dtype,
             checkpoint_context=arch.context_length,
             bytes_per_token=per_token,
             free_bytes=available - weights,
-            bfloat16_is_fast=fast,
         )
     except (ModelError, InvalidRequest) as error:
         return None, str(error)

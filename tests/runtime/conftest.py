@@ -19,6 +19,7 @@ from sapwood.runtime.protocol import (
     Usage,
 )
 from sapwood.runtime.tokenizer import TokenizerFiles
+from sapwood.runtime.torch_backend import TorchBackend
 from sapwood.runtime.wire import Failed, FromEngine, TokenChunk, TokenRequest
 
 EOS = 256
@@ -162,7 +163,7 @@ def make_driver(
     def make(num_pages: int = 512, page_size: int = 16, **schedule: object) -> Driver:
         options = replace(ScheduleOptions(max_running=32), **schedule)  # type: ignore[arg-type]
         resolved = ResolvedConfig("float32", CONFIG.context_length, num_pages, page_size, options)
-        loop = assemble(tiny_model, byte_files, resolved, torch.device("cpu"))
+        loop = assemble(TorchBackend(tiny_model, "float32"), byte_files, resolved)
         loops.append(loop)
         return Driver(loop)
 
