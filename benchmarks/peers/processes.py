@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-SAMPLE_SECONDS = 0.25
+_PROC = Path("/proc")
+SAMPLE_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """How long a process may take to end by itself before it is killed."""
 
@@ -56,42 +57,48 @@ class ProcessTree:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def end(self) -> None:
-        """Ask the tree to end, then kill what is left of it. Safe to call again."""
+        """Ask the tree to end, then kill what is left of it; all of it is gone on return. Safe to
+        call again."""
         self._ended.set()
         self._sampler.join()
-        members = descendants(self._popen.pid)
-        _signal(self._popen.pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and any(map(_lives, members)):
-            self._popen.poll()  # reaps, so that the process is seen to be gone
-            time.sleep(0.05)
-        self.kill(members)
-        self._popen.wait()
+        known = self.members()
+        self._popen.terminate()
+        self._await_end(known)
+        known += self.members()  # those that were born meanwhile
+        self.kill(known)
+        self._await_end(known)
         for pipe in (self._popen.stdin, self._popen.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):  # unread input of a process that is gone
                     pipe.close()
 
-    def kill(self, members: Sequence[int] = ()) -> None:
-        """Kill the tree, and `members` that it may have let go, at once; from any thread."""
-        for member in {*members, *descendants(self._popen.pid)}:
-            _signal(member, signal.SIGKILL)
+    def members(self) -> list[int]:
+        return members(self._popen.pid)
+
+    def kill(self, known: Sequence[int] = ()) -> None:
+        """Kill the tree, and `known` members that it may have let go, at once; from any thread."""
+        for pid in {*known, *self.members()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _await_end(self, pids: Sequence[int]) -> None:
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline:
+            self._popen.poll()  # reaps it, so that it is seen to be gone
+            if not any(map(lives, pids)):
+                return
+            time.sleep(0.02)
 
     def _sample(self) -> None:
         while True:
-            held = resident_bytes(descendants(self._popen.pid))
+            held = resident_bytes(self.members())
             if held is not None:
                 self.peak_bytes = max(self.peak_bytes or 0, held)
             if self._ended.wait(SAMPLE_SECONDS):
                 return
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Whether `pid` still runs: one that has ended and that nobody reaps does not."""
     try:
         os.kill(pid, 0)
@@ -99,35 +106,43 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:  # no /proc, or gone since
-        return not Path("/proc").exists()
+        return not _PROC.exists()
 
 
 def _stat_fields(pid: int) -> list[str]:
     """State, parent, ...: what follows the name, which may itself hold spaces."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
-def descendants(root: int) -> list[int]:
-    """`root` and every process below it, or `root` alone where there is no /proc."""
+def members(leader: int) -> list[int]:
+    """The processes of the session that `leader` began and all below them, also when `leader` has
+    ended; `leader` alone where there is no /proc."""
+    if not _PROC.exists():
+        return [leader]
     children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    waiting = []
+    for folder in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone since the listing
             pid = int(folder.name)
-            children.setdefault(int(_stat_fields(pid)[1]), []).append(pid)
-    found, waiting = [], [root]
+            _, parent, _, session, *_ = _stat_fields(pid)
+            children.setdefault(int(parent), []).append(pid)
+            if int(session) == leader:
+                waiting.append(pid)
+    found = set()
     while waiting:
-        found.append(waiting.pop())
-        waiting += children.get(found[-1], [])
-    return found
+        if (pid := waiting.pop()) not in found:
+            found.add(pid)
+            waiting += children.get(pid, [])
+    return sorted(found)
 
 
 def resident_bytes(pids: Sequence[int]) -> int | None:
     """Resident memory of all `pids`; a page that several of them map counts for each. None where
     there is no /proc."""
-    if not Path("/proc/self/statm").exists():
+    if not _PROC.exists():
         return None
     pages = 0
     for pid in pids:
         with contextlib.suppress(OSError):
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            pages += int((_PROC / str(pid) / "statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
