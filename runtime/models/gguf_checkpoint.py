@@ -42,7 +42,7 @@ class GgufCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = GgufFile(path)
+        self._file = GgufFile(path, with_strings=False)
         self.config = read_config(self._file)
         self._places: dict[str, GgufTensor] = {}
         for place in self._file.tensors.values():

@@ -22,6 +22,13 @@ def assert_same_as_gguf_package(path: Path) -> None:
     file = GgufFile(path)
     fields = {k: v.contents() for k, v in peer.fields.items() if not k.startswith("GGUF.")}
     assert file.metadata == fields
+    without = GgufFile(path, with_strings=False)
+    assert without.metadata == {
+        key: value
+        for key, value in fields.items()
+        if not (isinstance(value, list) and isinstance(value[0], str))
+    }
+    assert without.tensors == file.tensors
     assert list(file.tensors) == [tensor.name for tensor in peer.tensors]
     for tensor in peer.tensors:
         place = file.tensors[tensor.name]
@@ -111,7 +118,7 @@ def test_cut_off_anywhere(make_gguf: Maker, data: st.DataObject) -> None:
     path = make_gguf(metadata).with_name("cut.gguf")
     path.write_bytes(whole[: data.draw(st.integers(1, len(whole) - 1))])
     with pytest.raises(DamagedModel) as caught:
-        GgufFile(path)
+        GgufFile(path, with_strings=data.draw(st.booleans()))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -157,6 +164,21 @@ def test_text_that_is_not_utf8(make_gguf: Maker) -> None:
 
     with pytest.raises(DamagedModel, match="is not UTF-8"):
         GgufFile(patched(make_gguf, change))
+
+
+@pytest.mark.parametrize("with_strings", [True, False])
+@pytest.mark.parametrize("length", [2**63 - 1, 2**64 - 1, 10_000])
+def test_a_string_that_ends_beyond_the_file(
+    make_gguf: Maker, length: int, with_strings: bool
+) -> None:
+    for position in range(2):
+        path = make_gguf({"a": ["first one", "last one"]}, {"t": np.ones(4, np.float32)})
+        content = bytearray(path.read_bytes())
+        place = content.index((b"first one", b"last one")[position])
+        content[place - 8 : place] = struct.pack("<Q", length)
+        path.write_bytes(content)
+        with pytest.raises(DamagedModel, match="cut off inside the header"):
+            GgufFile(path, with_strings=with_strings)
 
 
 def test_huge_counts_end_at_the_end_of_the_file(make_gguf: Maker) -> None:
