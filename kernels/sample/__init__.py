@@ -3,11 +3,15 @@
 Owns the op's contract: the order of the limits and the meaning of a uniform. Knows no request.
 """
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .numpy_cpu import draw_row
 from .philox import uniforms
-from .reference import draw_reference
+
+if TYPE_CHECKING:  # the native sampler beside it runs in processes without torch
+    import torch
 
 __all__ = ["sample", "uniforms"]
 
@@ -32,6 +36,10 @@ def sample(
     min_p times the largest one. The draw is the inverse of the kept tokens' cumulative distribution
     in token-id order. A row without a finite logit takes the first of its largest ones.
     """
+    import torch
+
+    from .reference import draw_reference
+
     for name, values in (
         ("temperature", temperature),
         ("top_k", top_k),
