@@ -29,7 +29,7 @@ from .protocol import (
     as_prompt,
 )
 from .shell import Loop
-from .tokenizer import load_tokenizer
+from .tokenizer import TokenizerFiles, load_tokenizer
 
 Sampling = SamplingParams | dict[str, Any] | None
 Answer = dict[str, Any]
@@ -73,7 +73,8 @@ class Engine:
         )
         path = resolve_model(config.model.model)
         local = replace(config, model=replace(config.model, model=str(path)))
-        self._client = LocalClient(lambda: _build(local), load_tokenizer(path))
+        files = load_tokenizer(path)
+        self._client = LocalClient(lambda: _build(local, files), files)
 
     @property
     def client(self) -> Client:
@@ -176,10 +177,10 @@ class Engine:
         self.close()
 
 
-def _build(config: EngineConfig) -> Loop:
-    from .loop import build_loop  # torch: only when an engine is built
+def _build(config: EngineConfig, files: TokenizerFiles) -> Loop:
+    from .loop import build_loop  # what computes: only when an engine is built
 
-    return build_loop(config)
+    return build_loop(config, files)
 
 
 def _prompts(

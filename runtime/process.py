@@ -27,17 +27,23 @@ _GRACE: Final = 5.0  # seconds for the child to end by itself
 
 class ProcessClient(RoutedClient):
     """Builds the engine with `factory`, "module:function", called with `args` in the child; raises
-    here what it raises. `args` and errors are pickled."""
+    here what it raises. `args` and errors are pickled. `load_files` is called meanwhile."""
 
-    def __init__(self, factory: str, args: tuple[Any, ...], files: TokenizerFiles) -> None:
+    def __init__(
+        self, factory: str, args: tuple[Any, ...], load_files: Callable[[], TokenizerFiles]
+    ) -> None:
         child = _EngineChild(Boot(factory, args))
         self.pid = child.pid
+        try:
+            files = load_files()
+        except BaseException:
+            child.stop()
+            raise
         super().__init__(child, files)
 
 
 class _EngineChild:
     def __init__(self, boot: Boot) -> None:
-        self._boot = boot
         self._sending = threading.Lock()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -45,10 +51,10 @@ class _EngineChild:
         self.pid = self._process.pid
         self._connection: Connection[Any, Any] = Connection(ours.detach())
         self._reader: threading.Thread | None = None
+        self._send(boot)
 
     def start(self) -> EngineInfo:
         try:
-            self._connection.send(self._boot)
             answer = self._connection.recv()
         except (EOFError, OSError):
             raise EngineError(f"{self._ending()} before it was ready") from None
@@ -83,7 +89,7 @@ class _EngineChild:
             self._reader.join()  # it sees the end of the socket
         self._connection.close()
 
-    def _send(self, message: list[ToEngine] | None) -> None:
+    def _send(self, message: Boot | list[ToEngine] | None) -> None:
         with self._sending:
             try:
                 self._connection.send(message)

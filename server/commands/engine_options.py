@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ...runtime.config import CacheOptions, EngineConfig, ModelOptions
@@ -73,12 +74,12 @@ def sampling_params(args: Namespace) -> SamplingParams:
         raise renamed(error, SAMPLING) from None
 
 
-def launched(config: EngineConfig) -> ProcessClient:
+def launched(config: EngineConfig, meanwhile: Callable[[], object] | None = None) -> ProcessClient:
     """An engine in a process of its own; fetches the default model on first use. Says on stderr
-    where the cache is too small for a request as long as the context."""
+    where the cache is too small for a request as long as the context. `meanwhile`: see `launch`."""
     from ...runtime.launch import launch
 
-    client = launch(config)
+    client = launch(config, meanwhile)
     info = client.info()
     if info.max_tokens_in_cache < info.context_length:
         print(

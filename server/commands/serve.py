@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from argparse import ArgumentParser, Namespace
+from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,13 @@ def run(args: Namespace) -> int:
     config = engine_config(args)
     listener = bound(args.host, args.port)
     stop = StopSignals()
-    from ...runtime.aio import AsyncBridge
-    from ..app import create_app
-    from ..options import ServerOptions
-
     print("loading the model ...", flush=True)
-    client = launched(config)
+    client = launched(config, meanwhile=_load_http)
     try:
+        from ...runtime.aio import AsyncBridge
+        from ..app import create_app
+        from ..options import ServerOptions
+
         options = ServerOptions(args.served_model_name, args.api_key)
         bridge = AsyncBridge(client)
         app = create_app(bridge, options)
@@ -52,6 +53,12 @@ def run(args: Namespace) -> int:
         return asyncio.run(_serve(app, bridge, listener, ready))
     finally:
         client.close()
+
+
+def _load_http() -> None:
+    """Import what serving needs: most of this process's own time to start."""
+    for name in ("uvicorn", f"{__package__.rpartition('.')[0]}.app"):
+        import_module(name)
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -120,7 +120,7 @@ def test_a_cache_smaller_than_the_context_is_noted(
 ) -> None:
     for tokens, noted in ((48, True), (TOY_INFO.context_length, False)):
         client = ScriptedClient(["x"], info=replace(TOY_INFO, max_tokens_in_cache=tokens))
-        monkeypatch.setattr("sapwood.runtime.launch.launch", lambda _, client=client: client)
+        monkeypatch.setattr("sapwood.runtime.launch.launch", lambda *_, client=client: client)
         assert engine_options.launched(EngineConfig()) is client
         assert ("note: the KV cache holds 48 tokens" in capsys.readouterr().err) == noted
 

@@ -112,7 +112,7 @@ KINDS = ["thread", "process", "async"]
 @pytest.fixture(params=KINDS)
 def client(request: pytest.FixtureRequest, byte_files: TokenizerFiles) -> Iterator[Client]:
     if request.param == "process":
-        made: Any = ProcessClient("fake_loop:build", (), byte_files)
+        made: Any = ProcessClient("fake_loop:build", (), lambda: byte_files)
     else:
         made = LocalClient(fake_loop.build, byte_files)
     if request.param == "async":

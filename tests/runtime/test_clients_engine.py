@@ -25,7 +25,7 @@ def built(monkeypatch: pytest.MonkeyPatch, byte_files: TokenizerFiles) -> list[E
     """Engines are built over the fake loop; the configurations that they were built with."""
     configs: list[EngineConfig] = []
 
-    def build(config: EngineConfig) -> Any:
+    def build(config: EngineConfig, files: TokenizerFiles) -> Any:
         configs.append(config)
         return fake_loop.build()
 

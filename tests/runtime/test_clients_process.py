@@ -29,7 +29,7 @@ SECONDS = 30.0
 
 @pytest.fixture
 def client(byte_files: TokenizerFiles) -> Iterator[ProcessClient]:
-    made = ProcessClient("fake_loop:build", (), byte_files)
+    made = ProcessClient("fake_loop:build", (), lambda: byte_files)
     yield made
     made.close()
 
@@ -94,14 +94,32 @@ def test_a_child_that_does_not_hear_is_killed(
 
 def test_what_building_raises_is_raised_here(byte_files: TokenizerFiles) -> None:
     with pytest.raises(ModelError, match="model.gguf: not a model"):
-        ProcessClient("fake_loop:build_nothing", (), byte_files)
+        ProcessClient("fake_loop:build_nothing", (), lambda: byte_files)
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        ProcessClient("no_such_module:build", (), byte_files)
+        ProcessClient("no_such_module:build", (), lambda: byte_files)
+
+
+def test_what_is_raised_meanwhile_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[int] = []
+
+    class Recorded(process_module._EngineChild):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            children.append(self.pid)
+
+    def fail() -> TokenizerFiles:
+        assert is_alive(children[0])  # the child is there already, and loads
+        raise ModelError("no tokenizer")
+
+    monkeypatch.setattr(process_module, "_EngineChild", Recorded)
+    with pytest.raises(ModelError, match="no tokenizer"):
+        ProcessClient("fake_loop:build", (), fail)
+    assert not is_alive(children[0])
 
 
 def test_a_child_that_ends_while_building(byte_files: TokenizerFiles) -> None:
     with pytest.raises(EngineError, match="ended with exit code 3 before it was ready"):
-        ProcessClient("fake_loop:build_and_vanish", (), byte_files)
+        ProcessClient("fake_loop:build_and_vanish", (), lambda: byte_files)
 
 
 def test_a_ctrl_c_in_the_terminal_does_not_reach_the_child(client: ProcessClient) -> None:
@@ -125,7 +143,7 @@ sys.path.append({here!r})
 import text_files
 from sapwood.runtime.process import ProcessClient
 from sapwood.runtime.protocol import GenerateRequest, as_prompt
-client = ProcessClient("fake_loop:build", (), text_files.single_bytes())
+client = ProcessClient("fake_loop:build", (), text_files.single_bytes)
 stream = client.generate(GenerateRequest(as_prompt("ab"), namespace="forever"))
 next(iter(stream))
 print(client.pid, flush=True)

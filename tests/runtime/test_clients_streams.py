@@ -352,7 +352,7 @@ from sapwood.runtime.local import LocalClient
 from sapwood.runtime.process import ProcessClient
 from sapwood.runtime.protocol import GenerateRequest, as_prompt
 files = text_files.single_bytes()
-made = [LocalClient(fake_loop.build, files), ProcessClient("fake_loop:build", (), files)]
+made = [LocalClient(fake_loop.build, files), ProcessClient("fake_loop:build", (), lambda: files)]
 request = GenerateRequest(as_prompt("ab"), namespace="forever")
 streams = [client.generate(request) for client in made]
 print([next(iter(stream)).text for stream in streams], made[1].pid, flush=True)
