@@ -142,14 +142,15 @@ def load(
 
 
 def status() -> NativeStatus:
-    """What `load` would do on this machine. Compiles and writes nothing."""
+    """What `load` would do on this machine. Compiles and writes nothing. Raises ValueError (an
+    environment variable that makes no sense here)."""
     try:
         folder = cache_dir() / "native"
     except RuntimeError:  # nobody's home
         folder = Path(tempfile.gettempdir())
     try:
         chosen = _toolchain()
-    except (NativeUnavailable, ValueError) as error:
+    except NativeUnavailable as error:
         return NativeStatus(False, None, None, str(error), folder, ())
     compiler = f"{shlex.join(chosen.compiler)} ({chosen.version})"
     return NativeStatus(True, chosen.tier.name, compiler, chosen.why, folder, chosen.flags)

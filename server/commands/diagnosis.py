@@ -1,37 +1,42 @@
 """What `sapwood doctor` finds out, as plain data. Changes nothing and fetches nothing."""
 
+import math
 import os
 import platform
-import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from ..._native import cache_dir, cpu_flags
+from ..._native import NativeStatus, cache_dir, cpu_flags, status
 from ...runtime.config import EngineConfig, resolve
 from ...runtime.errors import InvalidRequest
 from ...runtime.machine import bfloat16_is_fast, free_memory
 from ...runtime.models.errors import ModelError
 
-FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "neon")
-COMPILERS: Final = ("c++", "g++", "clang++")
+FLAGS: Final = (
+    *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
+    *("amx_bf16", "amx_int8", "neon"),
+)
+ITEM_BYTES: Final = {"float32": 4, "bfloat16": 2}
 NEEDED: Final = ("torch", "tokenizers", "safetensors", "gguf", "jinja2", "fastapi", "uvicorn")
 
 
 def diagnose(config: EngineConfig) -> dict[str, Any]:
-    software = _software()
+    software, native, gpu = _software(), _native(), _gpu()
     model, path = _model(config.model.model)
-    memory, problem = _memory(config, path) if path and software["torch"] else (None, None)
+    memory, problem = _memory(config, path) if path else (None, None)
     if problem:
         model["state"] = f"{model['state']}; {problem}"
     return {
         "machine": _machine(),
         "software": software,
-        "kernels": _kernels(software),
+        "native": native,
+        "gpu": gpu,
+        "kernels": _kernels(native),
         "model": model,
         "memory": memory,
-        "missing": _missing(software, model),
+        "missing": _missing(software, native, gpu, model),
     }
 
 
@@ -63,16 +68,7 @@ def _processor() -> str:
 
 def _software() -> dict[str, Any]:
     found: dict[str, Any] = {name: _version(name) for name in (*NEEDED, "triton")}
-    compilers = (shutil.which(name) for name in COMPILERS)
-    found |= {"python": platform.python_version(), "threads": None, "gpu": None}
-    found["compiler"] = next((path for path in compilers if path), None)
-    if found["torch"]:
-        import torch
-
-        found["threads"] = torch.get_num_threads()
-        if torch.cuda.is_available():
-            found["gpu"] = torch.cuda.get_device_name(0)
-    return found
+    return found | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str | None:
@@ -82,14 +78,28 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _kernels(software: dict[str, Any]) -> dict[str, str]:
-    if software["gpu"] is None:
-        why = "no GPU that torch can use was found"
-    elif software["triton"] is None:
-        why = f"{software['gpu']} is there, but Triton is not installed"
-    else:
-        why = f"the engine runs on the CPU in this version, though {software['gpu']} is there"
-    return {"in_use": "torch on the CPU", "why": why}
+def _native() -> dict[str, Any]:
+    """`_native.status`; `is_refused`: an environment variable lets no engine start."""
+    try:
+        found, is_refused = status(), False
+    except ValueError as error:
+        found, is_refused = NativeStatus(False, None, None, str(error), Path(), ()), True
+    return vars(found) | {"cache_folder": str(found.cache_folder), "is_refused": is_refused}
+
+
+def _gpu() -> str | None:
+    """The first NVIDIA GPU by its driver's word: torch, which would know more, takes seconds."""
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in path.read_text().splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return None
+
+
+def _kernels(native: dict[str, Any]) -> dict[str, str]:
+    if native["available"]:
+        return {"in_use": f"native code for {native['tier']}", "why": native["reason"]}
+    return {"in_use": "torch on the CPU, several times slower", "why": native["reason"]}
 
 
 def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
@@ -118,18 +128,16 @@ def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
 
 def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """The split that an engine started now would make, or why there would be none."""
-    import torch
-
     from ...runtime.config import resolve_dtype
     from ...runtime.models.weights import open_checkpoint
 
     dtype = resolve_dtype(config.model.dtype, bfloat16_is_fast=bfloat16_is_fast())
-    size = getattr(torch, dtype).itemsize
+    size = ITEM_BYTES[dtype]
     try:
         with open_checkpoint(path) as checkpoint:
             arch = checkpoint.config
             shapes = [checkpoint.shape(name) for name in checkpoint.names()]
-        weights = size * sum(torch.Size(shape).numel() for shape in shapes)
+        weights = size * sum(math.prod(shape) for shape in shapes)
         per_token = 2 * arch.num_layers * arch.num_kv_heads * arch.head_dim * size
         available = free_memory()
         resolved = resolve(
@@ -153,7 +161,9 @@ def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, st
     }, None
 
 
-def _missing(software: dict[str, Any], model: dict[str, Any]) -> list[dict[str, Any]]:
+def _missing(
+    software: dict[str, Any], native: dict[str, Any], gpu: str | None, model: dict[str, Any]
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     def missing(what: str, how: str, *, needed: bool) -> None:
@@ -165,8 +175,10 @@ def _missing(software: dict[str, Any], model: dict[str, Any]) -> list[dict[str, 
     if not model["cached"]:
         needed = model.get("is_unusable", False)  # what can be fetched is not missing yet
         missing("the model's weights", model["how"], needed=needed)
-    if software["compiler"] is None:
-        missing("a C++ compiler", "install g++ or clang; nothing needs it yet", needed=False)
-    if software["gpu"] is not None and software["triton"] is None:
+    if native["is_refused"]:
+        missing("native code", native["reason"], needed=True)
+    elif not native["available"]:
+        missing("native code, which is several times faster", native["reason"], needed=False)
+    if gpu is not None and software["triton"] is None:
         missing("triton", f"{sys.executable} -m pip install 'sapwood[gpu]'", needed=False)
     return found

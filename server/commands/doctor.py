@@ -34,12 +34,16 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     found = ", ".join(name for name, there in machine["flags"].items() if there) or "none"
     yield f"           vector instructions that matter here: {found}"
     yield f"python     {software['python']}, torch {software['torch'] or 'missing'}" + (
-        f" ({software['threads']} threads)" if software["threads"] else ""
+        f", triton {software['triton']}" if software["triton"] else ""
     )
-    compiler = software["compiler"]
-    yield f"compiler   {compiler or 'none found'}: for native CPU kernels; torch's are used without"
     yield f"kernels    {facts['kernels']['in_use']}"
     yield f"           {facts['kernels']['why']}"
+    native = facts["native"]
+    if native["available"]:
+        yield f"           compiled at first use with {native['compiler']}"
+        yield f"           into {native['cache_folder']}"
+    if facts["gpu"]:
+        yield f"gpu        {facts['gpu']}; the engine runs on the CPU in this version"
     yield f"model      {facts['model']['name']}: {facts['model']['state']}"
     if memory:
         yield from _memory_lines(memory)

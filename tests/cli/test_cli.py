@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sapwood import set_default_backend
+from sapwood import _native, set_default_backend
 from sapwood.runtime.chat import chat_format
 from sapwood.runtime.config import EngineConfig
 from sapwood.runtime.errors import InvalidRequest
@@ -370,6 +370,41 @@ def test_doctor(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     told = "\n".join(lines(facts))
     assert "not fetched yet" in told and "sapwood pull" in told
+    native = _native.status()
+    assert facts["native"]["available"] == native.available
+    assert facts["native"]["tier"] == native.tier and native.reason in told
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "exit_status", "told"),
+    [
+        ("SAPWOOD_NATIVE", "0", 0, "torch on the CPU, several times slower\n           switch"),
+        ("SAPWOOD_NATIVE", "0", 0, "optional    native code, which is several times faster: "),
+        ("CXX", "/no/such", 0, "CXX=/no/such: there is no such compiler"),
+        ("SAPWOOD_TIER", "generic", 0, "code for generic\n           SAPWOOD_TIER=generic asks"),
+        ("SAPWOOD_TIER", "sse9", 1, "MISSING    native code: SAPWOOD_TIER=sse9: the tiers are amx"),
+        ("SAPWOOD_NATIVE", "no", 1, "MISSING    native code: SAPWOOD_NATIVE is 0 or 1, not 'no'"),
+    ],
+)  # fmt: skip
+def test_doctor_says_which_kernels_run_and_why(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    exit_status: int,
+    told: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main(["doctor"]) == exit_status
+    assert told in capsys.readouterr().out
+
+
+def test_doctor_loads_no_torch() -> None:
+    program = (
+        "import sys; from sapwood.server.cli import main; main(['doctor']);"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("name", ["nope", "./nope.gguf", "a/b/c"])
@@ -405,8 +440,10 @@ def facts_with(memory: dict[str, Any]) -> dict[str, Any]:
             "memory_available": 1 << 33,
             "flags": {"avx2": True, "neon": False},
         },
-        "software": {"python": "3.11", "torch": "2", "threads": 2, "compiler": None},
-        "kernels": {"in_use": "torch", "why": "no GPU"},
+        "software": {"python": "3.11", "torch": "2", "triton": None},
+        "native": {"available": False, "tier": None, "compiler": None, "reason": "no compiler"},
+        "gpu": "a GPU",
+        "kernels": {"in_use": "torch", "why": "no compiler"},
         "model": {"name": "m", "state": "cached"},
         "memory": memory,
         "missing": [{"what": "torch", "how": "pip install torch", "needed": True}],
