@@ -8,6 +8,12 @@
 #include "kv.h"
 #include "simd.h"
 
+#include <utility>
+#include <vector>
+#if defined(SAPWOOD_TIER_AMX)
+#include "attention_amx.h"
+#endif
+
 namespace sapwood {
 
 constexpr int SPLIT = 128;          // positions
@@ -84,10 +90,15 @@ void scores(const Element* queries, const Tiles<Element>& tiles, int dim, Vec (&
 template <class Element>
 void softmax_row(Vec* s, Range range, int position, float scale, int dim, float* out, float& top,
                  float& sum, Element* weights) {
-  uint32_t bits[TILES];
+  uint32_t bits[TILES], any = 0;
+  for (int j = 0; j < TILES; ++j) any |= bits[j] = visible(range, position + j * BLOCK);
+  if (!any) {
+    std::memset(weights, 0, CHUNK * sizeof(Element));
+    return;
+  }
   Vec largest = broadcast(top);
   for (int j = 0; j < TILES; ++j) {
-    bits[j] = visible(range, position + j * BLOCK);
+    if (!bits[j]) continue;
     s[j] = mul(s[j], broadcast(scale));
     if (bits[j] != 0xffff) s[j] = select(bits[j], s[j], broadcast(MASKED));
     largest = max(largest, s[j]);
@@ -103,6 +114,10 @@ void softmax_row(Vec* s, Range range, int position, float scale, int dim, float*
   }
   Vec total = broadcast(0.0f);
   for (int j = 0; j < TILES; ++j) {
+    if (!bits[j]) {
+      std::memset(weights + j * BLOCK, 0, BLOCK * sizeof(Element));
+      continue;
+    }
     Vec e = exp(sub(s[j], broadcast(top)));
     if (bits[j] != 0xffff) e = select(bits[j], e, broadcast(0.0f));
     total = add(total, e);
@@ -172,6 +187,49 @@ template <class Element, int... R>
 AttendChunk<Element> choose_attend(int rows, std::integer_sequence<int, R...>) {
   static const AttendChunk<Element> table[] = {attend_chunk<R + 1, Element>...};
   return table[rows - 1];
+}
+
+#if defined(SAPWOOD_TIER_AMX)
+inline void attend_chunk_amx(const bf16* queries, const Range* ranges, const Tiles<bf16>& tiles,
+                             int num_tiles, int position, int dim, float scale, Part part,
+                             int rows) {
+  alignas(64) float scores[amx::QUERY_ROWS * CHUNK];
+  alignas(64) bf16 weights[amx::QUERY_ROWS * CHUNK];
+  amx::configure_attention(rows);
+  amx::scores(queries, tiles.keys, num_tiles, dim, scores);
+  for (int r = 0; r < rows; ++r) {
+    Vec s[TILES];
+    for (int j = 0; j < TILES; ++j) s[j] = load(scores + r * CHUNK + j * BLOCK);
+    softmax_row<bf16>(s, ranges[r], position, scale, dim, part.out + r * dim, part.top[r],
+                      part.sum[r], weights + r * CHUNK);
+  }
+  amx::weigh(weights, tiles.values, num_tiles, dim, part.out);
+}
+#endif
+
+// All rows take in the 64 positions from `position` on, a few rows at a time.
+template <class Element>
+void attend_rows(const Element* queries, const Range* ranges, int count,
+                 const Tiles<Element>& tiles, int num_tiles, int position, int dim, float scale,
+                 Part part) {
+#if defined(SAPWOOD_TIER_AMX)
+  constexpr int most = sizeof(Element) == 2 ? amx::QUERY_ROWS : QUERY_ROWS;
+#else
+  constexpr int most = QUERY_ROWS;
+#endif
+  for (int row = 0; row < count; row += most) {
+    const int rows = count - row < most ? count - row : most;
+    const Element* some = queries + size_t(row) * size_t(dim);
+    const Part here{part.out + size_t(row) * size_t(dim), part.top + row, part.sum + row};
+#if defined(SAPWOOD_TIER_AMX)
+    if constexpr (sizeof(Element) == 2) {
+      attend_chunk_amx(some, ranges + row, tiles, num_tiles, position, dim, scale, here, rows);
+      continue;
+    }
+#endif
+    choose_attend<Element>(rows, std::make_integer_sequence<int, QUERY_ROWS>())(
+        some, ranges + row, tiles, num_tiles, position, dim, scale, here);
+  }
 }
 
 }  // namespace kernel
@@ -254,13 +312,7 @@ void attend_split(Loader<Element>& loader, const Element* queries, const Range* 
     if (position + CHUNK <= first) continue;
     Tiles<Element> tiles;
     const int num_tiles = loader.load(position, end - 1, tiles);
-    for (int row = 0; row < count; row += QUERY_ROWS) {
-      const int rows = count - row < QUERY_ROWS ? count - row : QUERY_ROWS;
-      const Part here{part.out + size_t(row) * size_t(dim), part.top + row, part.sum + row};
-      kernel::choose_attend<Element>(rows, std::make_integer_sequence<int, QUERY_ROWS>())(
-          queries + size_t(row) * size_t(dim), ranges + row, tiles, num_tiles, position, dim, scale,
-          here);
-    }
+    kernel::attend_rows(queries, ranges, count, tiles, num_tiles, position, dim, scale, part);
   }
 }
 

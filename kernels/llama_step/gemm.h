@@ -9,7 +9,7 @@
 #include "activations.h"
 #include "weights.h"
 #if defined(SAPWOOD_TIER_AMX)
-#include "amx.h"
+#include "gemm_amx.h"
 #endif
 
 namespace sapwood {
@@ -197,8 +197,14 @@ void multiply_strip(const Matrix& w, int strip, const Rows& x, int first, int co
   };
 #if defined(SAPWOOD_TIER_AMX)
   if (w.format == Format::BFLOAT16) {
-    amx::multiply_strip(w, strip, x, first, count, hand_over);
+    amx::multiply_bfloat16(w, strip, x, first, count, hand_over);
     return;
+  }
+  if (is_quantized(w.format) && count >= amx::QUANTIZED_ROWS) {
+    const int blocks = count / amx::QUANTIZED_ROWS;
+    amx::multiply_quantized(w, strip, x, first, blocks, hand_over);
+    first += blocks * amx::QUANTIZED_ROWS;
+    count -= blocks * amx::QUANTIZED_ROWS;
   }
 #endif
   alignas(64) float out[MAX_ROWS * STRIP];

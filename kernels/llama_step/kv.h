@@ -63,18 +63,29 @@ struct Kv {
     return start + (t / 2 * size_t(dim) + at) * 2 + t % 2;
   }
 
-  static Element convert(float value) {
-    if constexpr (paired) return to_bf16(value);
-    else return value;
-  }
-
   void write_key(int layer, int page, int head, int offset, const float* key) {
-    Element* at = keys(layer, page, head);
-    for (int d = 0; d < dim; ++d) at[key_index(offset, d)] = convert(key[d]);
+    Element* at = keys(layer, page, head) + key_index(offset, 0);
+    if constexpr (paired) {
+      for (int d = 0; d < dim; d += LANES, at += LANES * block) {
+        alignas(64) bf16 values[LANES];
+        store_bf16(values, load(key + d));
+        for (int i = 0; i < LANES; i += 2) std::memcpy(at + i * block, values + i, 4);
+      }
+    } else {
+      for (int d = 0; d < dim; ++d) at[d * block] = key[d];
+    }
   }
   void write_value(int layer, int page, int head, int offset, const float* value) {
-    Element* at = values(layer, page, head);
-    for (int d = 0; d < dim; ++d) at[value_index(offset, d)] = convert(value[d]);
+    Element* at = values(layer, page, head) + value_index(offset, 0);
+    if constexpr (paired) {
+      for (int d = 0; d < dim; d += LANES, at += 2 * LANES) {
+        alignas(64) bf16 rounded[LANES];
+        store_bf16(rounded, load(value + d));
+        for (int i = 0; i < LANES; ++i) at[2 * i] = rounded[i];
+      }
+    } else {
+      std::memcpy(at, value, size_t(dim) * sizeof(float));
+    }
   }
 
   void copy_page(int source, int target) {
