@@ -19,7 +19,7 @@ FLAGS: Final = (
     *("amx_bf16", "amx_int8", "neon"),
 )
 ITEM_BYTES: Final = {"float32": 4, "bfloat16": 2}
-NEEDED: Final = ("torch", "tokenizers", "safetensors", "gguf", "jinja2", "fastapi", "uvicorn")
+NEEDED: Final = ("torch", "tokenizers", "jinja2", "fastapi", "uvicorn")
 
 
 def diagnose(config: EngineConfig) -> dict[str, Any]:
