@@ -91,6 +91,13 @@ class GrammarState:
             del self._history[-n:]
             self._ended = False
 
+    def snapshot(self) -> "GrammarState":
+        """A state of its own at this position, for looking ahead; it cannot go back behind it."""
+        copy = GrammarState(self._grammar)
+        copy._history = self._history[-1:]
+        copy._ended = self._ended
+        return copy
+
     def forced_tokens(self, tail_ids: Sequence[int], budget: int | None = None) -> list[int]:
         """The tokens that must come next and that the tokenizer would choose; may be empty.
 

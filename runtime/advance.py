@@ -6,6 +6,7 @@ Owns: what one chosen token does to one Request. Knows no page, no batch and no 
 
 from collections.abc import Sequence
 
+from ..constrained import GrammarState
 from .errors import EngineError
 from .protocol import FinishKind, FinishReason
 from .request import Request
@@ -58,13 +59,17 @@ class Advancer:
         if request.finish is None:
             self._jump(request)
 
+    def forced(self, grammar: GrammarState, tail: Sequence[int], budget: int) -> list[int]:
+        """What follows without asking the model, where `tail` are a request's last FORCE_TAIL
+        tokens and `budget` is how many it may still have. Changes nothing."""
+        return grammar.forced_tokens(tail, budget) if self._jump_forward else []
+
     def _jump(self, request: Request) -> None:
         """Append what the grammar forces, as the tokenizer would write it."""
-        if request.grammar is None or not self._jump_forward or request.grammar.is_finished:
+        if request.grammar is None or request.grammar.is_finished:
             return
         budget = request.max_tokens - request.num_output
-        forced = request.grammar.forced_tokens(request.tokens[-FORCE_TAIL:].tolist(), budget)
-        for token in forced:
+        for token in self.forced(request.grammar, request.tokens[-FORCE_TAIL:].tolist(), budget):
             self._take(request, token, forced=True)
             self._after(request, len(self._bytes(request, token)))
             if request.finish is not None:

@@ -2,6 +2,11 @@
 
 The plan holds copies of numbers; the runner never sees a Request. The one living thing in it is a
 grammar's state, which the runner reads (to fill a bitmask) and the scheduler alone advances.
+
+A span may end in drafts: tokens that are guessed to come next, computed along with the known ones.
+Whatever they are, the output is what it would be without them: a token is drawn after each, as it
+would be had the draft been drawn itself, and the scheduler keeps the draws up to the first one that
+stands after a wrong draft. Rows of one span never depend on each other's draws.
 """
 
 from dataclasses import dataclass
@@ -47,8 +52,8 @@ class Penalties:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose the token after a span. `position`: how many output tokens the request has so
-    far."""
+    """How to choose the token after one row. `position`: how many output tokens come before it,
+    drafts included, as they are in `penalties` and `grammar`."""
 
     temperature: float
     top_k: int
@@ -75,19 +80,36 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Span:
-    """One request's share of a step: compute `token_ids` at positions `start`, `start + 1`, ..."""
+    """One request's share of a step: compute `token_ids` at positions `start`, `start + 1`, ...
+
+    tokens    | known ................ | drafts ........... |
+    samplings |                      s |  s  s  s  s  s  s  |   one after each of the last rows
+    positions start                known_end               end
+    """
 
     request_id: str
     slot: int
-    token_ids: Int32Array
+    token_ids: Int32Array  # known tokens, then drafts
     start: int
-    sampling: Sampling | None  # choose the token after the last one
+    samplings: tuple[Sampling, ...]  # after the last known token and after each draft; or none
     scoring: Scoring | None
     top_logprobs: int = 0
 
     @property
     def end(self) -> int:
         return self.start + len(self.token_ids)
+
+    @property
+    def num_drafts(self) -> int:
+        return max(len(self.samplings) - 1, 0)
+
+    @property
+    def drafts(self) -> Int32Array:
+        return self.token_ids[len(self.token_ids) - self.num_drafts :]
+
+    @property
+    def known_end(self) -> int:
+        return self.end - self.num_drafts
 
 
 @dataclass(frozen=True)
@@ -105,11 +127,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class SpanResult:
-    """`token`: the chosen one, if asked; `logprob`: its report, if asked; `scored`: one entry per
-    scoring target. `error`: why there is nothing of it; the span's KV is then not to be trusted."""
+    """`tokens`: the drawn ones, one per sampling (those after a wrong draft may be left out);
+    `logprobs`: their reports, if asked; `scored`: one entry per scoring target. `error`: why there
+    is nothing of it; the span's KV is then not to be trusted."""
 
-    token: int | None = None
-    logprob: TokenLogprob | None = None
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     scored: tuple[TokenLogprob, ...] = ()
     error: Exception | None = None
 

@@ -110,6 +110,8 @@ class EngineLoop:
             "tokens_computed": counters.computed_tokens,
             "tokens_reused": counters.reused_tokens,
             "tokens_forced": counters.forced_tokens,
+            "tokens_drafted": counters.drafted_tokens,
+            "tokens_accepted": counters.accepted_tokens,
             "requests_running": scheduler.num_running,
             "requests_waiting": scheduler.num_waiting,
             "requests_finished": counters.finished_requests,

@@ -85,6 +85,13 @@ class Placement:
                 return False
         return True
 
+    def trim(self, request: Request) -> None:
+        """Give back the pages in which nothing that it computed stands: those of wrong drafts."""
+        kept = self._num_pages(request.num_computed)
+        self._cache.free(request.pages[kept:])
+        del request.pages[kept:]
+        request.num_written_pages = min(request.num_written_pages, kept)
+
     def page_writes(self, request: Request) -> list[PageWrite]:
         """What the page table does not know yet; it will after the step that this is handed to."""
         assert request.slot is not None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from ..constrained import CompiledGrammar, GrammarState
 from ..radix_cache import PrefixMatch
+from .drafts import Drafter
 from .protocol import FinishReason, SamplingParams, TokenLogprob, Usage
 from .stops import StopFinder
 from .wire import TokenRequest
@@ -37,6 +38,7 @@ class Request:
 
     compiling: Future[CompiledGrammar] | None = None
     grammar: GrammarState | None = None
+    drafter: Drafter | None = None
 
     # Placement: all empty while waiting.
     slot: int | None = None

@@ -6,6 +6,8 @@ the batch.
 """
 
 import logging
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,42 +116,43 @@ class ModelRunner:
     def _results(
         self, spans: tuple[Span, ...], rows: list[list[int]], logits: torch.Tensor
     ) -> tuple[SpanResult, ...]:
-        """Split the logits back into spans: scoring rows first, in each span the sampling row
-        last."""
-        ends = np.cumsum([len(span_rows) for span_rows in rows])
-        scored = [
-            token_logprobs(
-                logits[end - len(span_rows) :][: len(span.scoring.targets)],
-                span.scoring.targets.tolist(),
-                span.top_logprobs,
-            )
-            if span.scoring is not None
-            else ()
-            for span, span_rows, end in zip(spans, rows, ends, strict=True)
+        blocks = torch.split(logits, [len(span_rows) for span_rows in rows])
+        tokens = iter(self._draw(spans, blocks))
+        return tuple(
+            _result(span, block, list(islice(tokens, len(span.samplings))))
+            for span, block in zip(spans, blocks, strict=True)
+        )
+
+    def _draw(self, spans: tuple[Span, ...], blocks: Sequence[torch.Tensor]) -> list[int]:
+        """The tokens of all sampling rows, span by span."""
+        samplings = [sampling for span in spans for sampling in span.samplings]
+        if not samplings:
+            return []
+        drawn = [
+            block[len(block) - len(span.samplings) :]
+            for span, block in zip(spans, blocks, strict=True)
         ]
-        sampled = [i for i, span in enumerate(spans) if span.sampling is not None]
-        samplings = [sampling for span in spans if (sampling := span.sampling) is not None]
-        results = [SpanResult(scored=one) for one in scored]
-        if not sampled:
-            return tuple(results)
-        drawn = logits[torch.tensor([int(ends[i]) - 1 for i in sampled])]
-        reported = [row for row, sampling in enumerate(samplings) if sampling.report]
-        raw = {row: drawn[row : row + 1].clone() for row in reported}
-        tokens = self._sampler.choose(drawn, samplings)
-        for row, i in enumerate(sampled):
-            logprob = None
-            if row in raw:
-                (logprob,) = token_logprobs(raw[row], [tokens[row]], spans[i].top_logprobs)
-            results[i] = SpanResult(token=tokens[row], logprob=logprob, scored=scored[i])
-        return tuple(results)
+        # A copy: the sampler changes it, and log-probabilities are those of the model's own logits.
+        return self._sampler.choose(torch.cat(drawn), samplings)
+
+
+def _result(span: Span, logits: torch.Tensor, tokens: list[int]) -> SpanResult:
+    """logits: float32 [len(_rows(span)), vocab]."""
+    targets = span.scoring.targets.tolist() if span.scoring is not None else []
+    reported = tokens if span.samplings and span.samplings[0].report else []
+    return SpanResult(
+        tokens=tuple(tokens),
+        logprobs=token_logprobs(logits[len(targets) :], reported, span.top_logprobs),
+        scored=token_logprobs(logits[: len(targets)], targets, span.top_logprobs),
+    )
 
 
 def _rows(span: Span) -> list[int]:
-    """Which of the span's rows need logits, counted from its first token."""
+    """Which of the span's rows need logits, counted from its first token: scoring rows, then
+    sampling rows."""
     rows: list[int] = []
     if span.scoring is not None:
         first = span.scoring.first - span.start
         rows.extend(range(first, first + len(span.scoring.targets)))
-    if span.sampling is not None:
-        rows.append(len(span.token_ids) - 1)
+    rows.extend(range(len(span.token_ids) - len(span.samplings), len(span.token_ids)))
     return rows

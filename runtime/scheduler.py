@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from ..constrained import GrammarCompiler, GrammarError
 from ..radix_cache import PrefixCache
 from .advance import Advancer
-from .batch import Batch, PageCopy, Span, StepResult
+from .batch import Batch, PageCopy, Span, SpanResult, StepResult
 from .config import ScheduleOptions
 from .errors import EngineError, InvalidRequest, SapwoodError
 from .placement import Placement
 from .protocol import TokenLogprob
 from .request import Request
 from .spans import make_span
+from .speculation import Draft, Speculator
 from .waiting import WaitingQueue
 from .wire import Failed, FromEngine, TokenChunk
 
@@ -32,6 +33,8 @@ class Counters:
     computed_tokens: int = 0
     reused_tokens: int = 0
     forced_tokens: int = 0
+    drafted_tokens: int = 0  # guesses computed along
+    accepted_tokens: int = 0  # of these, the ones that proved right
     finished_requests: int = 0
     aborted_requests: int = 0
     preemptions: int = 0
@@ -39,10 +42,11 @@ class Counters:
 
 @dataclass
 class _Plan:
-    """A batch under construction. `budget`: tokens that the step may still compute."""
+    """A batch under construction. `budget`: tokens that the step may still compute; `parts`: how
+    many of each request's next tokens it computes."""
 
     budget: int
-    spans: list[Span] = field(default_factory=list)
+    parts: list[tuple[Request, int]] = field(default_factory=list)
     copies: list[PageCopy] = field(default_factory=list)
 
 
@@ -58,6 +62,7 @@ class Scheduler:
         self.counters = Counters()
         self._compiler = compiler
         self._advancer = advancer
+        self._speculator = Speculator(advancer, options.max_drafts)
         self._token_budget = options.token_budget
         self._eos_ids = eos_ids
         self._placement = Placement(cache, options.max_running)
@@ -136,9 +141,15 @@ class Scheduler:
             if request.slot is not None and plan.budget > 0:
                 self._extend(plan, request)
         self._admit_waiting(plan)
-        planned = [self._running[span.request_id] for span in plan.spans]
-        writes = [write for one in planned for write in self._placement.page_writes(one)]
-        return Batch(tuple(plan.spans), tuple(plan.copies), tuple(writes))
+        drafts = self._draft(plan)
+        spans = tuple(
+            make_span(request, count, self._eos_ids, drafts.get(request.id, ()))
+            for request, count in plan.parts
+        )
+        writes = [
+            write for request, _ in plan.parts for write in self._placement.page_writes(request)
+        ]
+        return Batch(spans, tuple(plan.copies), tuple(writes))
 
     def _collect_grammars(self) -> None:
         for request in list(self._compiling.values()):
@@ -175,8 +186,22 @@ class Scheduler:
         self._plan(plan, request, count)
 
     def _plan(self, plan: _Plan, request: Request, count: int) -> None:
-        plan.spans.append(make_span(request, count, self._eos_ids))
+        plan.parts.append((request, count))
         plan.budget -= count
+
+    def _draft(self, plan: _Plan) -> dict[str, tuple[Draft, ...]]:
+        """Guesses to compute along, with what the step has left: they displace nobody."""
+        drawing = [
+            request
+            for request, count in plan.parts
+            if request.finish is None and request.num_computed + count == len(request.tokens)
+        ]
+        chosen = self._speculator.choose(drawing, plan.budget)
+        return {
+            request.id: drafts
+            for request, drafts in zip(drawing, chosen, strict=True)
+            if drafts and self._placement.grow(request, len(request.tokens) + len(drafts))
+        }
 
     def _preempt(self, request: Request) -> None:
         """Let it wait again; what it computed stays in the tree as long as there is room."""
@@ -226,7 +251,7 @@ class Scheduler:
         """Take in a step's outcome: tokens, ends, pages for the tree. Returns what callers are to
         hear, in order."""
         self.counters.steps += 1
-        self.counters.computed_tokens += batch.num_tokens
+        self.counters.computed_tokens += sum(span.known_end - span.start for span in batch.spans)
         for span, outcome in zip(batch.spans, result.spans, strict=True):
             request = self._running.get(span.request_id)
             if request is None:
@@ -237,18 +262,35 @@ class Scheduler:
                 error = EngineError(f"computing this request failed: {outcome.error!r}")
                 self._outbox.append(Failed(request.id, error))
                 continue
-            request.num_computed = span.end
+            request.num_computed = span.known_end
             request.scored.extend(outcome.scored)
+            if not self._append(request, span, outcome):
+                continue
             self._placement.commit(request)
-            if outcome.token is not None:
-                if outcome.logprob is not None:
-                    request.scored.append(outcome.logprob)
-                forced = request.num_forced
-                if not self._guard(request, self._advancer.append, request, outcome.token):
-                    continue
-                self.counters.forced_tokens += request.num_forced - forced
+            if span.num_drafts:
+                self._placement.trim(request)
             self._settle(request)
         return self.take_outbox()
+
+    def _append(self, request: Request, span: Span, outcome: SpanResult) -> bool:
+        """Append the tokens drawn, as long as all that stands before each of them is what was
+        computed before it. False when the request failed."""
+        forced, num_drafts = request.num_forced, span.num_drafts
+        self.counters.drafted_tokens += num_drafts
+        for number, token in enumerate(outcome.tokens):
+            request.scored.extend(outcome.logprobs[number : number + 1])
+            if not self._guard(request, self._advancer.append, request, token):
+                return False
+            is_alone = len(request.tokens) == span.known_end + number + 1  # nothing forced after it
+            if number == num_drafts or token != span.drafts[number] or not is_alone:
+                break
+            if request.finish is not None:  # the last token of an output is never computed
+                break
+            request.num_computed += 1
+            self.counters.computed_tokens += 1
+            self.counters.accepted_tokens += 1
+        self.counters.forced_tokens += request.num_forced - forced
+        return True
 
     def take_outbox(self) -> list[FromEngine]:
         outbox, self._outbox = self._outbox, []
