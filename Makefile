@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ROOMS := lang runtime radix_cache kernels constrained server
 
-.PHONY: demo test test-slow check format bench serve clean
+.PHONY: demo test test-slow sanitize check format bench serve clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run examples/quickstart.py on the default model"
 	@echo "make test       the fast tests"
 	@echo "make test-slow  soaks, process kills, large shapes"
+	@echo "make sanitize   the native code's tests on a checked build (ASan, UBSan)"
 	@echo "make check      format, lint, types, layers"
 	@echo "make bench      benchmarks/engine.py next to transformers"
 	@echo "make serve      an HTTP server on port 30000"
@@ -45,6 +46,9 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/sapwood pull
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+sanitize: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow tests/test_sanitized.py --timeout 1800
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
