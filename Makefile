@@ -16,6 +16,7 @@ help:
 	@echo "make sanitize   the native code's tests on a checked build (ASan, UBSan)"
 	@echo "make check      format, lint, types, layers"
 	@echo "make bench      benchmarks/engine.py next to transformers"
+	@echo "make bench-peers  next to transformers, llama.cpp and vLLM, where installed"
 	@echo "make serve      an HTTP server on port 30000"
 
 $(BIN)/python:
@@ -66,6 +67,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/engine.py
+
+# ARGS: its options, such as the paths of the peers; see benchmarks/README.md.
+bench-peers: $(VENV)/.dev
+	$(BIN)/python benchmarks/peers/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
@@ -27,13 +27,14 @@ def response_format(schema: Fields) -> Fields:
 
 @dataclass(frozen=True)
 class Dialect:
-    """The fields in which one server differs from OpenAI's API, which knows no regex and no answer
-    of an exact length."""
+    """Where one server differs from OpenAI's API, which knows no regex and no answer of an exact
+    length. `counts_samples`: whether `usage` counts all samples or only the first."""
 
     exact_length: Fields
     regex: Callable[[Constrained], Fields]
     schema: Callable[[Fields], Fields] = response_format
     offers_n: bool = True
+    counts_samples: bool = True
 
 
 class Driver:
@@ -89,7 +90,10 @@ class Driver:
                 extra_body=dict(self._dialect.exact_length),
             )
 
-        return _outcome(*await _timed(map(ask, work.prompts)))
+        outcome = _outcome(*await _timed(map(ask, work.prompts)))
+        if self._dialect.counts_samples:
+            return outcome
+        return replace(outcome, output_tokens=outcome.output_tokens * work.n)
 
     async def _first_token(self, work: FirstToken) -> Outcome:
         waits = []

@@ -65,7 +65,11 @@ SAPWOOD = Dialect({"ignore_eos": True}, regex=lambda work: {"regex": work.regex}
 VLLM = Dialect(
     {"ignore_eos": True}, regex=lambda work: {"structured_outputs": {"regex": work.regex}}
 )
-LLAMA_SERVER = Dialect({"ignore_eos": True}, regex=lambda work: {"grammar": work.gbnf})
+LLAMA_SERVER = Dialect(
+    {"ignore_eos": True},
+    regex=lambda work: {"grammar": work.gbnf},
+    counts_samples=False,
+)
 LLAMA_CPP_PYTHON = Dialect(
     NO_END,
     regex=lambda work: {"grammar": work.gbnf},
