@@ -58,6 +58,7 @@ class Engine:
         max_waiting: int = ScheduleOptions.max_waiting,
         policy: Policy = ScheduleOptions.policy,
         jump_forward: bool = ScheduleOptions.jump_forward,
+        max_drafts: int = ScheduleOptions.max_drafts,
     ) -> None:
         """Raises ModelError or InvalidRequest, one clear line each."""
         if model is not None and model_path is not None:
@@ -69,7 +70,9 @@ class Engine:
         config = EngineConfig(
             ModelOptions(model, dtype, context_length, num_threads),
             CacheOptions(max_tokens_in_cache, page_size),
-            ScheduleOptions(token_budget, max_running, max_waiting, policy, jump_forward),
+            ScheduleOptions(
+                token_budget, max_running, max_waiting, policy, jump_forward, max_drafts
+            ),
         )
         path = resolve_model(config.model.model)
         local = replace(config, model=replace(config.model, model=str(path)))

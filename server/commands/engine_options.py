@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from ...runtime.config import CacheOptions, EngineConfig, ModelOptions
+from ...runtime.config import CacheOptions, EngineConfig, ModelOptions, ScheduleOptions
 from ...runtime.errors import InvalidRequest
 from ...runtime.native_format import renamed
 from ...runtime.protocol import SamplingParams
@@ -47,6 +47,14 @@ def add_engine_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="size of the KV cache (default: a quarter of the free memory, at most 3 GiB)",
     )
+    group.add_argument(
+        "--max-drafts",
+        type=int,
+        default=ScheduleOptions.max_drafts,
+        metavar="N",
+        help="tokens of one request that a step may guess and check, where that pays "
+        "(default: %(default)s; 0: none; outputs are the same)",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="threads that compute")
 
 
@@ -55,6 +63,7 @@ def engine_config(args: Namespace) -> EngineConfig:
     config = EngineConfig(
         model=ModelOptions(args.model, args.dtype, args.context_length, args.threads),
         cache=CacheOptions(args.max_tokens_in_cache),
+        schedule=ScheduleOptions(max_drafts=args.max_drafts),
     )
     tokens, page = config.cache.max_tokens, config.cache.page_size
     if tokens is not None and tokens < page:

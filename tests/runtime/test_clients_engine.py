@@ -44,6 +44,9 @@ def engine(built: list[EngineConfig]) -> Iterator[Engine]:
 
 
 GREEDY = {"temperature": 0, "max_new_tokens": 5}
+# Longer than any pause of this thread: only an abort ends it (the fake engine takes 2,000 steps in
+# the time slice that a busy machine may keep from us).
+ENDLESS = {"max_new_tokens": 10**9}
 
 
 # --- set-up -----------------------------------------------------------------------------------
@@ -61,13 +64,14 @@ def test_every_option_reaches_its_field(built: list[EngineConfig]) -> None:
         "max_waiting": 10,
         "policy": "fcfs",
         "jump_forward": False,
+        "max_drafts": 3,
     }
     Engine("small", **options).close()
     assert built == [
         EngineConfig(
             ModelOptions("/models/small", "float32", 64, 2),
             CacheOptions(512, 8),
-            ScheduleOptions(100, 9, 10, "fcfs", False),
+            ScheduleOptions(100, 9, 10, "fcfs", False, 3),
         )
     ]
 
@@ -173,7 +177,7 @@ def test_a_stream_of_several_says_which(engine: Engine) -> None:
 
 
 def test_leaving_a_stream_aborts_it(engine: Engine) -> None:
-    answers = engine.generate(["ab", "c"], {"max_new_tokens": 2000}, stream=True)
+    answers = engine.generate(["ab", "c"], ENDLESS, stream=True)
     next(answers)
     answers.close()  # type: ignore[attr-defined]
     assert engine.stats()["running"] == []
@@ -234,7 +238,7 @@ def test_a_wrong_type_is_named_with_its_value(engine: Engine, arguments: dict[st
 
 def test_one_bad_prompt_of_a_list_stops_the_others(engine: Engine) -> None:
     with pytest.raises(InvalidRequest):
-        engine.generate(["good", ""], {"max_new_tokens": 2000})
+        engine.generate(["good", ""], ENDLESS)
     assert engine.stats()["running"] == []
 
 

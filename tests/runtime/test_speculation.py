@@ -9,7 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sapwood.constrained import GrammarState
+from sapwood.runtime.config import EngineConfig, ScheduleOptions
 from sapwood.runtime.drafts import Drafter, Guess
+from sapwood.runtime.errors import InvalidRequest
 from sapwood.runtime.protocol import JsonSchema, LogprobOptions, Regex
 
 MakeDriver = Callable[..., Any]
@@ -21,47 +24,47 @@ PEOPLE = JsonSchema(
     ' "required": ["name", "tags"], "additionalProperties": false}'
 )
 CASES: dict[str, dict[str, Any]] = {
-    "greedy": {"max_tokens": 60, "ignore_eos": True},
-    "ends of text": {"max_tokens": 60, "logit_bias": ((256, 2.0),), "temperature": 1.0},
-    "sampled": {"max_tokens": 60, "temperature": 1.0, "logit_bias": LETTERS},
-    "cold": {"max_tokens": 60, "temperature": 0.05, "top_k": 5, "top_p": 0.9, "ignore_eos": True},
+    "greedy": {"max_tokens": 40, "ignore_eos": True},
+    "ends of text": {"max_tokens": 40, "logit_bias": ((256, 2.0),), "temperature": 1.0},
+    "sampled": {"max_tokens": 40, "temperature": 1.0, "logit_bias": LETTERS},
+    "cold": {"max_tokens": 40, "temperature": 0.05, "top_k": 5, "top_p": 0.9, "ignore_eos": True},
     "penalties": {
-        "max_tokens": 60,
+        "max_tokens": 40,
         "ignore_eos": True,
         "frequency_penalty": 0.05,
         "presence_penalty": 0.1,
         "repetition_penalty": 1.05,
     },
     "stop string": {
-        "max_tokens": 200,
+        "max_tokens": 60,
         "temperature": 1.0,
         "logit_bias": LETTERS,
         "stop": ("ab", "dd"),
         "min_tokens": 9,
     },
     "stop pattern": {
-        "max_tokens": 200,
+        "max_tokens": 60,
         "temperature": 1.0,
         "logit_bias": LETTERS,
         "stop_regex": ("[ab]c+",),
         "no_stop_trim": True,
     },
     "stop ids": {
-        "max_tokens": 200,
+        "max_tokens": 60,
         "temperature": 1.0,
         "logit_bias": LETTERS,
         "stop_token_ids": (ord("e"), ord("f")),
         "min_tokens": 12,
     },
-    "regex": {"max_tokens": 90, "temperature": 1.0, "constraint": Regex("(abc|abd|x{3}y){3,9}")},
+    "regex": {"max_tokens": 50, "temperature": 1.0, "constraint": Regex("(abc|abd|x{3}y){3,9}")},
     "regex, tight": {"max_tokens": 12, "temperature": 1.0, "constraint": Regex("(abcd|ae)+!")},
-    "json": {"max_tokens": 120, "temperature": 1.0, "constraint": PEOPLE},
+    "json": {"max_tokens": 70, "temperature": 1.0, "constraint": PEOPLE},
     "json, tight": {"max_tokens": 40, "temperature": 1.0, "constraint": PEOPLE},
     "one token": {"max_tokens": 1, "ignore_eos": True},
     "two tokens": {"max_tokens": 2, "ignore_eos": True},
     "no token": {"max_tokens": 0},
 }
-LOGPROBS = [None, LogprobOptions(top=2), LogprobOptions(start=0)]
+LOGPROBS = [None, LogprobOptions(start=0, top=2)]
 PROMPT = "abcabdabcaeab and so on, abcabdabcaeab"
 
 
@@ -105,14 +108,14 @@ def truth(outputs: dict[int, list[int]], prompt_len: int) -> Callable[[list[int]
 # --- the same outputs -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("logprobs", LOGPROBS, ids=["plain", "output logprobs", "all logprobs"])
+@pytest.mark.parametrize("logprobs", LOGPROBS, ids=["plain", "logprobs"])
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_are_those_without_drafts(
     make_driver: MakeDriver, case: str, logprobs: LogprobOptions | None
 ) -> None:
     options = {**CASES[case], "logprobs": logprobs}
     plain, drafting = make_driver(max_drafts=0), make_driver()
-    for stream in range(3):
+    for stream in range(2):
         expected = plain.answer(PROMPT, stream=stream, namespace=str(stream), **options)
         found = drafting.answer(PROMPT, stream=stream, namespace=str(stream), **options)
         equal(found, expected)
@@ -123,7 +126,7 @@ def test_outputs_are_those_without_drafts(
 
 
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_outputs_are_the_same_whatever_is_guessed(
@@ -188,7 +191,7 @@ def test_right_drafts_save_steps(
     assert accepted == stat(drafting, "tokens_drafted") > 0
     assert stat(drafting, "steps") == stat(plain, "steps") - accepted
     if case != "regex":
-        assert stat(drafting, "steps") == 60 // 5
+        assert stat(drafting, "steps") == 40 // 5
 
 
 def test_wrong_drafts_leave_no_trace(make_driver: MakeDriver, guess: Callable[[Any], None]) -> None:
@@ -258,8 +261,6 @@ def test_drafts_beyond_the_budget_of_an_output_are_not_computed(
 def test_what_fails_in_a_draft_fails_no_request(
     make_driver: MakeDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from sapwood.constrained import GrammarState
-
     def fail(self: GrammarState) -> GrammarState:
         raise RuntimeError("no snapshot")
 
@@ -270,12 +271,7 @@ def test_what_fails_in_a_draft_fails_no_request(
 
 
 def test_a_snapshot_goes_its_own_way(make_driver: MakeDriver) -> None:
-    from sapwood.constrained import GrammarCompiler, Vocabulary
-    from sapwood.runtime.tokenizer import TokenizerFiles  # noqa: F401
-
-    driver = make_driver()
-    compiler = driver.loop._compiler
-    assert isinstance(compiler, GrammarCompiler) and Vocabulary
+    compiler = make_driver().loop._compiler
     state = compiler.compile(Regex("ab*c")).start()
     assert state.accept(ord("a"))
     ahead = state.snapshot()
@@ -286,9 +282,6 @@ def test_a_snapshot_goes_its_own_way(make_driver: MakeDriver) -> None:
 
 
 def test_options_reach_the_scheduler() -> None:
-    from sapwood.runtime.config import EngineConfig, ScheduleOptions
-    from sapwood.runtime.errors import InvalidRequest
-
     assert EngineConfig(schedule=ScheduleOptions(max_drafts=0)).schedule.max_drafts == 0
     with pytest.raises(InvalidRequest, match="max_drafts: -1"):
         EngineConfig(schedule=replace(ScheduleOptions(), max_drafts=-1))
