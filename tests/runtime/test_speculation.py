@@ -234,8 +234,8 @@ def test_drafts_must_pay(
     chance: float,
     is_worth_it: bool,
 ) -> None:
-    def likely(self: Drafter, tokens: "array[int]", most: int, least: float) -> list[Guess]:
-        return [Guess(0, chance)] if chance >= least and most else []
+    def likely(self: Drafter, tokens: "array[int]", most: int, least_chance: float) -> list[Guess]:
+        return [Guess(0, chance)] if chance >= least_chance and most else []
 
     monkeypatch.setattr(Drafter, "guess", likely)
     driver = make_driver()
