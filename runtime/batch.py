@@ -111,6 +111,17 @@ class Span:
     def known_end(self) -> int:
         return self.end - self.num_drafts
 
+    @property
+    def logit_rows(self) -> list[int]:
+        """Which rows need logits, counted from the first token: scoring rows, then sampling
+        rows."""
+        rows: list[int] = []
+        if self.scoring is not None:
+            first = self.scoring.first - self.start
+            rows.extend(range(first, first + len(self.scoring.targets)))
+        rows.extend(range(len(self.token_ids) - len(self.samplings), len(self.token_ids)))
+        return rows
+
 
 @dataclass(frozen=True)
 class Batch:

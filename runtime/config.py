@@ -6,12 +6,13 @@ numbers.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal, cast, get_args
 
 from .errors import InvalidRequest
 
-Dtype = Literal["auto", "float32", "bfloat16"]
-ComputeDtype = Literal["float32", "bfloat16"]  # what "auto" may become
+Dtype = Literal["auto", "float32", "fp32", "bfloat16", "bf16", "int8", "q4"]
+# What a dtype may become. "stored": the checkpoint's own quantised formats, without loss.
+ComputeDtype = Literal["float32", "bfloat16", "int8", "q4", "stored"]
 Policy = Literal["fcfs", "lpm"]
 
 AUTO_CACHE_BYTES = 3 << 30  # `max_tokens` auto: a quarter of the free memory, at most this
@@ -22,7 +23,9 @@ class ModelOptions:
     """`model`: a known name, a folder in Hugging Face format, a .gguf file or a hub id; None is the
     default model.
 
-    `context_length` None: the checkpoint's. `num_threads` None: torch's own choice.
+    `dtype`: of the weights, and of the KV cache where it is float32 (otherwise that is bfloat16).
+    int8 and q4 are groups of 32 with a scale (q4: and a minimum), multiplied by 8-bit activations.
+    `context_length` None: the checkpoint's. `num_threads` None: one for each core.
     """
 
     model: str | None = None
@@ -63,7 +66,7 @@ class EngineConfig:
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
 
     def __post_init__(self) -> None:
-        _choice("dtype", self.model.dtype, ("auto", "float32", "bfloat16"))
+        _choice("dtype", self.model.dtype, get_args(Dtype))
         _choice("policy", self.schedule.policy, ("fcfs", "lpm"))
         _positive("context_length", self.model.context_length, optional=True)
         _positive("num_threads", self.model.num_threads, optional=True)
@@ -109,10 +112,18 @@ class ResolvedConfig:
         return -(-longest // self.page_size) + 1
 
 
-def resolve_dtype(dtype: Dtype, *, bfloat16_is_fast: bool) -> ComputeDtype:
+_ALIASES: Final[dict[Dtype, ComputeDtype]] = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+def resolve_dtype(
+    dtype: Dtype, *, bfloat16_is_fast: bool, keeps_quantized: bool = False
+) -> ComputeDtype:
+    """`keeps_quantized`: the checkpoint is quantised, and in a way that can be computed with."""
     if dtype == "auto":
+        if keeps_quantized:
+            return "stored"
         return "bfloat16" if bfloat16_is_fast else "float32"
-    return dtype
+    return _ALIASES[dtype] if dtype in _ALIASES else cast(ComputeDtype, dtype)
 
 
 def resolve(

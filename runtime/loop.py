@@ -9,13 +9,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from .._native import NativeUnavailable
 from ..constrained import GrammarCompiler
 from ..radix_cache import PrefixCache
 from .admission import Admission
 from .advance import Advancer
 from .backend import Backend, Runner
-from .config import EngineConfig, ModelOptions, ResolvedConfig, resolve
-from .errors import EngineError, Overloaded, SapwoodError
+from .config import EngineConfig, ResolvedConfig, resolve
+from .errors import EngineError, InvalidRequest, Overloaded, SapwoodError
 from .machine import free_memory
 from .models.source import resolve_model
 from .protocol import ControlAction, EngineInfo
@@ -131,7 +132,7 @@ def build_loop(config: EngineConfig, files: TokenizerFiles | None = None) -> Eng
     path = resolve_model(config.model.model)
     if files is None:
         files = load_tokenizer(path)
-    backend = choose_backend(path, config.model)
+    backend = choose_backend(path, config)
     resolved = resolve(
         config,
         dtype=backend.dtype,
@@ -142,11 +143,25 @@ def build_loop(config: EngineConfig, files: TokenizerFiles | None = None) -> Eng
     return assemble(backend, files, resolved)
 
 
-def choose_backend(path: Path, options: ModelOptions) -> Backend:
-    """Load the model where this machine computes it fastest."""
+def choose_backend(path: Path, config: EngineConfig) -> Backend:
+    """Load the model where this machine computes it fastest: in native code, or in torch where that
+    cannot be had, which one line says. Raises ModelError; InvalidRequest where the dtype needs
+    native code."""
+    from .native_backend import NativeBackend
+
+    try:
+        return NativeBackend.load(path, config)
+    except NativeUnavailable as error:
+        reason = str(error)
+    if config.model.dtype in ("int8", "q4"):
+        raise InvalidRequest(
+            f"dtype: {config.model.dtype} is for native code, and there is none: {reason}",
+            field="dtype",
+        )
+    _log.warning("no native code (%s): torch computes, several times slower", reason)
     from .torch_backend import TorchBackend
 
-    return TorchBackend.load(path, options)
+    return TorchBackend.load(path, config.model)
 
 
 def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) -> EngineLoop:

@@ -65,7 +65,7 @@ class ModelRunner:
         token.
         """
         try:
-            rows = [_rows(span) for span in spans]
+            rows = [span.logit_rows for span in spans]
             logits = self._model.forward(self._inputs(spans, rows), self._kv)
             return self._results(spans, rows, logits)
         except Exception as error:
@@ -137,7 +137,7 @@ class ModelRunner:
 
 
 def _result(span: Span, logits: torch.Tensor, tokens: list[int]) -> SpanResult:
-    """logits: float32 [len(_rows(span)), vocab]."""
+    """logits: float32 [len(span.logit_rows), vocab]."""
     targets = span.scoring.targets.tolist() if span.scoring is not None else []
     reported = tokens if span.samplings and span.samplings[0].report else []
     return SpanResult(
@@ -145,14 +145,3 @@ def _result(span: Span, logits: torch.Tensor, tokens: list[int]) -> SpanResult:
         logprobs=token_logprobs(logits[len(targets) :], reported, span.top_logprobs),
         scored=token_logprobs(logits[: len(targets)], targets, span.top_logprobs),
     )
-
-
-def _rows(span: Span) -> list[int]:
-    """Which of the span's rows need logits, counted from its first token: scoring rows, then
-    sampling rows."""
-    rows: list[int] = []
-    if span.scoring is not None:
-        first = span.scoring.first - span.start
-        rows.extend(range(first, first + len(span.scoring.targets)))
-    rows.extend(range(len(span.token_ids) - len(span.samplings), len(span.token_ids)))
-    return rows

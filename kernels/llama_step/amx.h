@@ -23,14 +23,37 @@ struct alignas(64) Config {
   uint8_t rows[16] = {};
 };
 
+// The compiler does not know that the tile instructions read memory: without this it may drop or
+// delay what was written at `p` just before.
+inline void publish(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
+
+inline void load_config(const Config& config) {
+  publish(&config);
+  _tile_loadconfig(&config);
+}
+
 // The registers are laid out anew only where a thread's last use was another one.
-enum Layout { PRODUCT_LAYOUT = 0, ATTENTION_LAYOUT = 1 << 16, INT8_LAYOUT = 2 << 16 };
+enum Layout { NO_LAYOUT = -1, PRODUCT_LAYOUT = 0, ATTENTION_LAYOUT = 1 << 16, INT8_LAYOUT = 2 << 16 };
+
+inline thread_local int current_layout = NO_LAYOUT;
 
 inline bool is_new(int layout) {
-  static thread_local int current = -1;
-  const bool changed = current != layout;
-  current = layout;
+  const bool changed = current_layout != layout;
+  current_layout = layout;
   return changed;
 }
+
+// A thread's use of the registers. Outside of one, other libraries on the thread may lay them out
+// and release them as they like; an unreleased one makes every switch of threads dearer.
+class Session {
+ public:
+  Session() { current_layout = NO_LAYOUT; }
+  ~Session() {
+    _tile_release();
+    current_layout = NO_LAYOUT;
+  }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+};
 
 }  // namespace sapwood::amx

@@ -16,7 +16,7 @@ inline void configure_attention(int rows) {
   const int counts[8] = {rows, rows, rows, rows, rows, 16, rows, 8};
   for (int tile = 0; tile < 8; ++tile) config.rows[tile] = uint8_t(counts[tile]);
   config.bytes_per_row[6] = 32;
-  _tile_loadconfig(&config);
+  load_config(config);
 }
 
 // scores: float32 [rows][4 * 16]: queries [rows][dim] times the keys of up to four tiles of tokens.
@@ -24,6 +24,7 @@ inline void scores(const bf16* queries, const bf16* const* keys, int num_tiles, 
                    float* scores) {
   constexpr size_t out_stride = 4 * BLOCK * sizeof(float);
   const size_t stride = size_t(dim) * sizeof(bf16);
+  publish(queries);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -73,6 +74,8 @@ inline void scores(const bf16* queries, const bf16* const* keys, int num_tiles, 
 inline void weigh(const bf16* weights, const bf16* const* values, int num_tiles, int dim,
                   float* out) {
   const size_t out_stride = size_t(dim) * sizeof(float), stride = size_t(dim) * 4;
+  publish(weights);
+  publish(out);
   int d = 0;
   for (; d + 64 <= dim; d += 64) {
     _tile_loadd(0, out + d, out_stride);

@@ -17,7 +17,7 @@ inline void configure_product(int low, int high) {
   Config config;
   const int rows[8] = {low, low, high, high, low, high, 16, 16};
   for (int tile = 0; tile < 8; ++tile) config.rows[tile] = uint8_t(rows[tile]);
-  _tile_loadconfig(&config);
+  load_config(config);
 }
 
 // out: [rows][32] float32 for up to 32 rows.
@@ -30,6 +30,7 @@ inline void multiply_block(const Matrix& w, int strip, const Rows& x, int row, i
   const bf16* x0 = x.halves.data() + size_t(row) * size_t(x.padded);
   const bf16* x1 = x0 + 16 * size_t(x.padded);
   configure_product(low, high ? high : 1);
+  publish(x0);
   _tile_zero(0);
   _tile_zero(1);
   if (high) {
@@ -86,7 +87,7 @@ inline void configure_int8() {
   const int counts[8] = {16, 16, 16, 16, 16, 16, 8, 8};
   for (int tile = 0; tile < 8; ++tile) config.rows[tile] = uint8_t(counts[tile]);
   config.bytes_per_row[4] = config.bytes_per_row[5] = 32;
-  _tile_loadconfig(&config);
+  load_config(config);
 }
 
 // A tile's numbers as signed bytes, [groups][8][16][4].
@@ -124,7 +125,7 @@ inline void odd_group(const int8_t* bytes, size_t stride, const int8_t* numbers,
 // 16 rows by one tile of 16 outputs; out: [16][32], of which 16 columns are filled.
 template <bool HAS_MINIMUM>
 void quantized_block(const int8_t* numbers, const fp16* scales, const Rows& x, int row, float* out) {
-  constexpr int AHEAD = 3;  // groups between a tile's store and the loads of it: loads right behind
+  constexpr int AHEAD = 2;  // groups between a tile's store and the loads of it: loads right behind
                             // the store would wait until it has left the store buffer
   const int groups = x.groups();
   const size_t first = size_t(row) * size_t(groups), stride = size_t(x.padded);
@@ -172,6 +173,7 @@ void multiply_quantized(const Matrix& w, int strip, const Rows& x, int first, in
   for (int t = 0; t < 2; ++t)
     unpack_numbers(w.format, w.tile(2 * strip + t), groups, numbers.data() + size_t(t) * size);
   configure_int8();
+  publish(numbers.data());
   for (int block = 0; block < blocks; ++block) {
     const int row = first + block * QUANTIZED_ROWS;
     for (int t = 0; t < 2; ++t) {

@@ -45,15 +45,56 @@ int place(int kind, int row) {
   return row / TILE * STRIP + row % TILE + (kind == UP_ROWS ? TILE : 0);
 }
 
+struct Size {
+  int outputs, inputs;
+};
+
+Size size_of(const Shape& s, int kind) {
+  const int queries = s.heads * s.head_dim, keys = s.kv_heads * s.head_dim;
+  switch (kind) {
+    case QKV_ROWS: return {queries + 2 * keys, s.hidden};
+    case OUTPUT_ROWS: return {s.hidden, queries};
+    case GATE_ROWS:
+    case UP_ROWS: return {2 * round_up(s.inner, STRIP), s.hidden};
+    case DOWN_ROWS: return {s.hidden, s.inner};
+    default: return {s.vocab, s.hidden};
+  }
+}
+
+// Are rows first .. first + count - 1 among those that a checkpoint has for this matrix?
+int check_rows(const Shape& shape, int kind, int first, int count) {
+  const bool halved = kind == GATE_ROWS || kind == UP_ROWS;
+  const int rows = halved ? shape.inner : size_of(shape, kind).outputs;
+  if (first < 0 || count < 1 || first > rows - count)
+    return fail("rows %ld .. %ld of %ld", first, int64_t(first) + count - 1, rows);
+  return 0;
+}
+
 int check_shape(const Shape& s) {
-  if (s.layers < 1 || s.hidden < 1 || s.inner < 1 || s.vocab < 1)
-    return fail("layers, hidden, inner and vocab must be positive");
+  if (s.layers < 1 || s.hidden < 1 || s.heads < 1 || s.inner < 1 || s.vocab < 1)
+    return fail("layers, hidden, heads, inner and vocab must be positive");
   if (s.head_dim < 16 || s.head_dim % 16) return fail("head_dim %ld is no multiple of 16", s.head_dim);
   if (s.kv_heads < 1 || s.heads % s.kv_heads)
     return fail("%ld heads do not share %ld kv heads evenly", s.heads, s.kv_heads);
   if (s.page_size < 1 || (s.page_size & (s.page_size - 1)))
     return fail("page_size %ld is no power of two", s.page_size);
   if (s.num_pages < 1) return fail("num_pages %ld", s.num_pages);
+  if (s.window < 0) return fail("window %ld", s.window);
+  return 0;
+}
+
+// Everything that a step reads is there.
+int check_parts(const ModelBase& model) {
+  for (size_t index = 0; index < model.layers.size(); ++index) {
+    const Layer& l = model.layers[index];
+    const Matrix* matrices[] = {&l.qkv, &l.output, &l.gate_up, &l.down};
+    const int kinds[] = {QKV_ROWS, OUTPUT_ROWS, GATE_ROWS, DOWN_ROWS};
+    for (int i = 0; i < 4; ++i)
+      if (!matrices[i]->outputs) return fail("layer %ld has no matrix %ld", long(index), kinds[i]);
+    if (!l.input_norm.size() || !l.mlp_norm.size()) return fail("layer %ld has no norm", long(index));
+  }
+  if (!model.embedding.outputs || !model.norm.size() || !model.frequencies.size())
+    return fail("the model has no embedding, final norm or frequencies");
   return 0;
 }
 
@@ -124,8 +165,11 @@ EXPORT int sapwood_define(ModelBase* model, int layer, int kind, int outputs, in
   Matrix* matrix = find(*model, layer, kind);
   if (!matrix) return fail("there is no matrix %ld in layer %ld", kind, layer);
   if (format < 0 || format > 3) return fail("there is no format %ld", format);
+  const Size size = size_of(model->shape, kind);
+  if (outputs != size.outputs || inputs != size.inputs)
+    return fail("matrix %ld has %ld outputs of %ld inputs", kind, size.outputs, size.inputs);
   return guarded([&] {
-    *matrix = Matrix(outputs, inputs, Format(format));
+    *matrix = Matrix(outputs, inputs, Format(format), &model->arena);
     return 0;
   });
 }
@@ -136,8 +180,7 @@ EXPORT int sapwood_pack(ModelBase* model, int layer, int kind, int first, int co
   Matrix* matrix = find(*model, layer, kind);
   if (!matrix || !matrix->outputs) return fail("matrix %ld of layer %ld is undefined", kind, layer);
   if (source < 0 || source > 5) return fail("there is no source %ld", source);
-  if (first < 0 || count < 1 || place(kind, first + count - 1) >= matrix->outputs)
-    return fail("rows %ld .. %ld of %ld", first, first + count - 1, matrix->outputs);
+  if (check_rows(model->shape, kind, first, count)) return -1;
   if (size_t(row_bytes) != bytes_of_row(Source(source), matrix->inputs))
     return fail("a row of %ld inputs is not %ld bytes", matrix->inputs, long(row_bytes));
   if (source >= 3 && matrix->inputs % GROUP) return fail("%ld inputs in groups of 32", matrix->inputs);
@@ -162,10 +205,9 @@ EXPORT int sapwood_bias(ModelBase* model, int layer, int kind, int first, int co
                         const float* values) {
   Matrix* matrix = find(*model, layer, kind);
   if (!matrix || !matrix->outputs) return fail("matrix %ld of layer %ld is undefined", kind, layer);
-  if (first < 0 || count < 1 || place(kind, first + count - 1) >= matrix->outputs)
-    return fail("biases %ld .. %ld of %ld", first, first + count - 1, matrix->outputs);
+  if (check_rows(model->shape, kind, first, count)) return -1;
   return guarded([&] {
-    matrix->bias.reserve(size_t(matrix->tiles()) * TILE);
+    matrix->bias.reserve(size_t(matrix->tiles()) * TILE, &model->arena);
     for (int i = 0; i < count; ++i) matrix->bias[size_t(place(kind, first + i))] = values[i];
     return 0;
   });
@@ -183,14 +225,14 @@ EXPORT int sapwood_vector(ModelBase* model, int layer, int kind, int count, cons
   if (kind < 0 || kind > FREQUENCIES || count != sizes[kind])
     return fail("vector %ld of %ld numbers", kind, count);
   return guarded([&] {
-    targets[kind]->reserve(size_t(count));
+    targets[kind]->reserve(size_t(count), &model->arena);
     std::memcpy(targets[kind]->data(), values, size_t(count) * 4);
     return 0;
   });
 }
 
 EXPORT int sapwood_step(ModelBase* model, const StepArgs* args) {
-  if (check_step(model->shape, *args)) return -1;
+  if (check_parts(*model) || check_step(model->shape, *args)) return -1;
   return guarded([&] {
     model->step(*args);
     return 0;

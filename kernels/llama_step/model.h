@@ -62,6 +62,7 @@ class ModelBase {
 
   const Shape shape;
   Pool pool;
+  Arena arena;  // holds the weights, so it goes last
   std::vector<Layer> layers;
   Matrix embedding, head;      // head: empty where the embedding serves as both
   Buffer<float> norm;          // [hidden]

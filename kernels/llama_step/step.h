@@ -76,6 +76,9 @@ void Model<Element>::product(const Matrix& w, const Rows& in, int count, Counter
 
 template <class Element>
 void Model<Element>::run(const StepArgs& args, int thread) {
+#if defined(SAPWOOD_TIER_AMX)
+  const amx::Session session;
+#endif
   const int count = args.num_tokens;
   Scratch& own = scratch_[size_t(thread)];
   auto before = std::chrono::steady_clock::now();

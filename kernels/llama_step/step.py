@@ -244,6 +244,8 @@ class LlamaStep:
 
     def step(self, inputs: StepInputs, *, maxima: bool = False) -> StepOutputs:
         """Compute the spans' keys, values and logits. `maxima`: report the strips' as well."""
+        if inputs.page_table.ndim != 2:
+            raise ValueError(f"llama_step: page_table has shape {inputs.page_table.shape}")
         num_rows = len(inputs.rows)
         best = np.empty(num_rows, np.int32)
         best_logit = np.empty(num_rows, np.float32)

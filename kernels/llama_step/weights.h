@@ -36,10 +36,10 @@ struct Matrix {
   Buffer<float> bias;  // [tiles * 16], empty without one
 
   Matrix() = default;
-  Matrix(int outputs_, int inputs_, Format format_)
+  Matrix(int outputs_, int inputs_, Format format_, Arena* arena = nullptr)
       : outputs(outputs_), inputs(inputs_), padded(round_up(inputs_, GROUP)), format(format_) {
     tile_bytes = bytes_of_tile(format, padded);
-    memory.reserve(tile_bytes * size_t(tiles()));
+    memory.reserve(tile_bytes * size_t(tiles()), arena);
   }
 
   // An even number, so that the kernels can always take two: the last one may be empty.

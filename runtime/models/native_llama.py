@@ -5,7 +5,7 @@ Owns: which format each matrix is kept in, and the names of the parts. Knows no 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
@@ -18,11 +18,10 @@ from ...kernels.llama_step import (
     WeightFormat,
     load_library,
 )
+from ..config import ComputeDtype
 from .config import LlamaConfig
 from .rope import rope_frequencies
 from .weights import Checkpoint, read_float32
-
-NativeDtype = Literal["float32", "bfloat16", "int8", "q4", "stored"]
 
 _FORMATS: Final = {
     "float32": WeightFormat.FLOAT32,
@@ -79,7 +78,7 @@ def step_shape(
 
 def load_native(
     checkpoint: Checkpoint,
-    dtype: NativeDtype,
+    dtype: ComputeDtype,
     shape: StepShape,
     say: Callable[[str], None] | None = None,
 ) -> LlamaStep:
@@ -141,7 +140,7 @@ def load_native(
 
 
 class _Loader:
-    def __init__(self, checkpoint: Checkpoint, dtype: NativeDtype, step: LlamaStep) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: ComputeDtype, step: LlamaStep) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._step = step
