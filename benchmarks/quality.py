@@ -1,6 +1,6 @@
 """What a number format costs in quality: each setting of the engine's model next to float32.
 
-    python benchmarks/quality.py [--dtype bf16,fp32] [--tokens 20000] [--output benchmarks/results]
+    python benchmarks/quality.py [--dtype fp32,bf16,auto] [--tokens 20000] [--output benchmarks/results]
 
 Reference: transformers in float32 on the dequantised weights of the default model. Text: the files
 in `benchmarks/text/`, in windows of 512 tokens, each with a context of its own; a window's first
@@ -31,18 +31,23 @@ from sapwood.runtime.machine import wait_patiently
 
 wait_patiently()  # before torch starts its threads
 # ruff: noqa: E402
+import numpy as np
 import torch
 import transformers
 from peer import load_peer
 from tokenizers import Tokenizer
 
+from sapwood.kernels.llama_step import StepInputs
 from sapwood.kernels.paged_attention import plan_attention
+from sapwood.runtime.config import ComputeDtype
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
+from sapwood.runtime.models.native_llama import load_native, step_shape
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import open_checkpoint
+from sapwood.runtime.native_backend import num_cores
 from sapwood.runtime.tokenizer import load_tokenizer
 
 WINDOW = 512  # tokens
@@ -121,9 +126,56 @@ class TorchCandidate:
         return list(self._model.forward(inputs, self._kv).split(counts))
 
 
+class NativeCandidate:
+    """The native step, through pages in random order."""
+
+    def __init__(self, dtype: ComputeDtype) -> None:
+        num_rows, pages_per_row = len(PROMPTS), WINDOW // PAGE_SIZE
+        num_pages = num_rows * pages_per_row
+        order = np.random.default_rng(1).permutation(num_pages).astype(np.int32)
+        self._table = order.reshape(num_rows, pages_per_row)
+        self._lengths = [0] * num_rows
+        with open_checkpoint(resolve_model(None)) as checkpoint:
+            self._vocab = checkpoint.config.vocab_size
+            shape = step_shape(
+                checkpoint.config,
+                page_size=PAGE_SIZE,
+                num_pages=num_pages,
+                wide_kv=dtype == "float32",
+                threads=num_cores(),
+            )
+            self._step = load_native(checkpoint, dtype, shape)
+
+    def clear(self) -> None:
+        self._lengths = [0] * len(self._lengths)
+
+    def logits(self, tokens: Mapping[int, Sequence[int]]) -> list[torch.Tensor]:
+        counts = [len(ids) for ids in tokens.values()]
+        out = np.empty((sum(counts), self._vocab), np.float32)
+        self._step.step(
+            StepInputs(
+                token_ids=np.concatenate([np.array(ids, np.int32) for ids in tokens.values()]),
+                starts=np.array([self._lengths[row] for row in tokens], np.int32),
+                lengths=np.array(counts, np.int32),
+                table_rows=np.array(list(tokens), np.int32),
+                page_table=self._table,
+                rows=np.arange(sum(counts), dtype=np.int32),
+                logits=list(out),
+            )
+        )
+        for row, count in zip(tokens, counts, strict=True):
+            self._lengths[row] += count
+        return list(torch.from_numpy(out).split(counts))
+
+
 CANDIDATES: dict[str, Callable[[], Candidate]] = {
-    "fp32": partial(TorchCandidate, torch.float32),
-    "bf16": partial(TorchCandidate, torch.bfloat16),
+    "fp32": partial(NativeCandidate, "float32"),
+    "bf16": partial(NativeCandidate, "bfloat16"),
+    "auto": partial(NativeCandidate, "stored"),
+    "int8": partial(NativeCandidate, "int8"),
+    "q4": partial(NativeCandidate, "q4"),
+    "torch-fp32": partial(TorchCandidate, torch.float32),
+    "torch-bf16": partial(TorchCandidate, torch.bfloat16),
 }
 
 

@@ -6,7 +6,7 @@ wrong page or token is an error here and never a read out of bounds.
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -308,7 +308,7 @@ class LlamaStep:
 
 
 def _native_shape(shape: StepShape) -> _Shape:
-    return _Shape(*(getattr(shape, name) for name, _ in _Shape._fields_))
+    return _Shape(*astuple(shape))
 
 
 def _pointer(array: NDArray[Any], dtype: type) -> int:

@@ -14,13 +14,14 @@ FloatArray = NDArray[np.float32]
 def rope_frequencies(head_dim: int, rope: RopeConfig) -> tuple[FloatArray, float]:
     """Radians per position, float32 [head_dim / 2], and the factor on cosines and sines."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    plain = (1.0 / np.float32(rope.theta) ** exponents).astype(np.float32)
+    plain: FloatArray = (1.0 / np.power(np.float32(rope.theta), exponents)).astype(np.float32)
+    frequencies: FloatArray
     scale = 1.0
     match rope.kind:
         case "default":
             frequencies = plain
         case "linear":
-            frequencies = plain / np.float32(rope.factor)
+            frequencies = (plain / rope.factor).astype(np.float32)
         case "llama3":
             frequencies = _llama3(plain, rope)
         case "yarn":
@@ -29,7 +30,7 @@ def rope_frequencies(head_dim: int, rope: RopeConfig) -> tuple[FloatArray, float
         case other:
             assert_never(other)
     if rope.freq_factors is not None:
-        frequencies = frequencies / np.array(rope.freq_factors, dtype=np.float32)
+        frequencies = (frequencies / np.array(rope.freq_factors, np.float32)).astype(np.float32)
     return frequencies.astype(np.float32), scale
 
 

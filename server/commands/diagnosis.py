@@ -6,7 +6,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._native import NativeStatus, cache_dir, cpu_flags, status
 from ...runtime.config import EngineConfig, resolve
@@ -14,18 +14,23 @@ from ...runtime.errors import InvalidRequest
 from ...runtime.machine import bfloat16_is_fast, free_memory
 from ...runtime.models.errors import ModelError
 
+if TYPE_CHECKING:
+    from ...runtime.models.weights import Checkpoint
+
 FLAGS: Final = (
     *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
     *("amx_bf16", "amx_int8", "neon"),
 )
-ITEM_BYTES: Final = {"float32": 4, "bfloat16": 2}
+# Of one weight; the quantised ones with their scales.
+WEIGHT_BYTES: Final = {"float32": 4.0, "bfloat16": 2.0, "int8": 34 / 32, "q4": 20 / 32}
+STORED_BYTES: Final = {"Q8_0": 34 / 32, "Q4_0": 20 / 32, "Q4_1": 20 / 32, "F32": 4.0}
 NEEDED: Final = ("torch", "tokenizers", "jinja2", "fastapi", "uvicorn")
 
 
 def diagnose(config: EngineConfig) -> dict[str, Any]:
     software, native, gpu = _software(), _native(), _gpu()
     model, path = _model(config.model.model)
-    memory, problem = _memory(config, path) if path else (None, None)
+    memory, problem = _memory(config, path, native["available"]) if path else (None, None)
     if problem:
         model["state"] = f"{model['state']}; {problem}"
     return {
@@ -126,19 +131,35 @@ def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
     return facts | {"cached": True, "state": f"local, {path}"}, path
 
 
-def _memory(config: EngineConfig, path: Path) -> tuple[dict[str, Any] | None, str | None]:
+def _weight_bytes(checkpoint: "Checkpoint", dtype: str) -> int:
+    """Bytes of all weights in an engine of this dtype."""
+    total = 0.0
+    for name in checkpoint.names():
+        kept = STORED_BYTES.get(checkpoint.storage(name), 2.0)
+        each = kept if dtype == "stored" else WEIGHT_BYTES[dtype]
+        total += each * math.prod(checkpoint.shape(name))
+    return int(total)
+
+
+def _memory(
+    config: EngineConfig, path: Path, is_native: bool
+) -> tuple[dict[str, Any] | None, str | None]:
     """The split that an engine started now would make, or why there would be none."""
     from ...runtime.config import resolve_dtype
     from ...runtime.models.weights import open_checkpoint
 
-    dtype = resolve_dtype(config.model.dtype, bfloat16_is_fast=bfloat16_is_fast())
-    size = ITEM_BYTES[dtype]
     try:
         with open_checkpoint(path) as checkpoint:
             arch = checkpoint.config
-            shapes = [checkpoint.shape(name) for name in checkpoint.names()]
-        weights = size * sum(math.prod(shape) for shape in shapes)
-        per_token = 2 * arch.num_layers * arch.num_kv_heads * arch.head_dim * size
+            kept = {checkpoint.storage(name) for name in checkpoint.names()}
+            dtype = resolve_dtype(
+                config.model.dtype,
+                bfloat16_is_fast=bfloat16_is_fast(),
+                keeps_quantized=is_native and bool(kept & {"Q8_0", "Q4_0", "Q4_1"}),
+            )
+            weights = _weight_bytes(checkpoint, dtype)
+        width = 4 if dtype == "float32" else 2
+        per_token = 2 * arch.num_layers * arch.num_kv_heads * arch.head_dim * width
         available = free_memory()
         resolved = resolve(
             config,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
-from ...runtime.config import CacheOptions, EngineConfig, ModelOptions, ScheduleOptions
+from ...runtime.config import CacheOptions, Dtype, EngineConfig, ModelOptions, ScheduleOptions
 from ...runtime.errors import InvalidRequest
 from ...runtime.native_format import renamed
 from ...runtime.protocol import SamplingParams
@@ -35,8 +35,9 @@ def add_engine_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--dtype",
         default="auto",
-        choices=("auto", "float32", "bfloat16"),
-        help="of weights and KV cache (default: auto, what this machine is fastest at)",
+        choices=get_args(Dtype),
+        help="of the weights: fp32, bf16, or groups of int8 or q4 (default: auto, a quantized "
+        "file's own numbers, or else what this machine is fastest at)",
     )
     group.add_argument(
         "--context-length", type=int, metavar="N", help="at most N tokens per request"

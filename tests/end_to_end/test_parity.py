@@ -45,7 +45,7 @@ def test_greedy_texts_are_those_of_transformers(engine: "sw.Engine", hf_model: A
     "setup",
     [
         {"token_budget": 48},  # chunked prefill beside decodes
-        {"max_tokens_in_cache": 18 * 16, "token_budget": 64},  # preemption
+        {"max_tokens_in_cache": 12 * 16, "token_budget": 64},  # preemption
     ],
     ids=str,
 )
