@@ -1,6 +1,6 @@
 """What a number format costs in quality: each setting of the engine's model next to float32.
 
-    python benchmarks/quality.py [--dtype fp32,bf16,auto] [--tokens 20000] [--output benchmarks/results]
+    python benchmarks/quality.py [--dtype fp32,bf16] [--tokens 20000] [--output benchmarks/results]
 
 Reference: transformers in float32 on the dequantised weights of the default model. Text: the files
 in `benchmarks/text/`, in windows of 512 tokens, each with a context of its own; a window's first

@@ -19,6 +19,7 @@ from ..forward import ForwardInputs
 from ..kv_cache import KVCache
 from .config import LlamaConfig
 from .layers import Head, Linear, fuse
+from .rope import rope_frequencies
 from .weights import expected_shapes
 
 # A tied embedding serves look-ups and, reordered, the head: up to this size it is kept twice.
@@ -63,21 +64,8 @@ class LlamaModel:
         self._layers = layers
         self._norm = norm
         self._head = head
-        rope = config.rope
-        self._angles = RotaryAngles(
-            config.head_dim,
-            theta=rope.theta,
-            kind=rope.kind,
-            factor=rope.factor,
-            low_freq_factor=rope.low_freq_factor,
-            high_freq_factor=rope.high_freq_factor,
-            original_context=rope.original_context,
-            beta_fast=rope.beta_fast,
-            beta_slow=rope.beta_slow,
-            attention_factor=rope.attention_factor,
-            freq_factors=rope.freq_factors,
-            device=self.device,
-        )
+        frequencies, scale = rope_frequencies(config.head_dim, config.rope)
+        self._angles = RotaryAngles(frequencies, scale, self.device)
 
     @classmethod
     def load(

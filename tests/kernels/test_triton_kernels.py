@@ -3,6 +3,7 @@
 float16 and float32 only: the interpreter's bfloat16 matrix product is wrong.
 """
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,7 +65,8 @@ def test_rotate(heads: int, head_dim: int, dtype: torch.dtype) -> None:
     fused = rand(5, heads + 2, head_dim, dtype=dtype)
     x = fused[:, :heads]  # not contiguous, as a part of a fused projection
     positions = torch.tensor([0, 1, 7, 300, 2], device=DEVICE)
-    cos, sin = RotaryAngles(head_dim, device=DEVICE).at(positions)
+    frequencies = 10_000.0 ** -(np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    cos, sin = RotaryAngles(frequencies, device=DEVICE).at(positions)
     assert close(rotate_triton(x, cos, sin), rotate_reference(x, cos, sin))
 
 
