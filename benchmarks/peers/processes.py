@@ -8,14 +8,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 _PROC = Path("/proc")
-SAMPLE_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """How long a process may take to end by itself before it is killed."""
 
@@ -28,7 +26,6 @@ class ProcessTree:
     ) -> None:
         """`piped`: stdin and stdout are text pipes of the caller's. Raises OSError."""
         self.log = log
-        self.peak_bytes: int | None = None
         with log.open("a") as file:
             self._popen = subprocess.Popen(
                 command,
@@ -39,9 +36,6 @@ class ProcessTree:
                 text=True,
                 start_new_session=True,
             )
-        self._ended = threading.Event()
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self._sampler.start()
 
     @property
     def pipes(self) -> tuple[IO[str], IO[str]]:
@@ -59,8 +53,6 @@ class ProcessTree:
     def end(self) -> None:
         """Ask the tree to end, then kill what is left of it; all of it is gone on return. Safe to
         call again."""
-        self._ended.set()
-        self._sampler.join()
         known = self.members()
         self._popen.terminate()
         self._await_end(known)
@@ -75,6 +67,14 @@ class ProcessTree:
     def members(self) -> list[int]:
         return members(self._popen.pid)
 
+    def peak_bytes(self) -> int | None:
+        """The most memory that each process of the tree has held, summed; None where there is no
+        /proc. It costs the measured processes nothing, but it misses children that have ended, and
+        a page that several of them map counts for each."""
+        if not _PROC.exists():
+            return None
+        return sum(map(_high_water_bytes, self.members()))
+
     def kill(self, known: Sequence[int] = ()) -> None:
         """Kill the tree, and `known` members that it may have let go, at once; from any thread."""
         for pid in {*known, *self.members()}:
@@ -88,14 +88,6 @@ class ProcessTree:
             if not any(map(lives, pids)):
                 return
             time.sleep(0.02)
-
-    def _sample(self) -> None:
-        while True:
-            held = resident_bytes(self.members())
-            if held is not None:
-                self.peak_bytes = max(self.peak_bytes or 0, held)
-            if self._ended.wait(SAMPLE_SECONDS):
-                return
 
 
 def lives(pid: int) -> bool:
@@ -136,13 +128,9 @@ def members(leader: int) -> list[int]:
     return sorted(found)
 
 
-def resident_bytes(pids: Sequence[int]) -> int | None:
-    """Resident memory of all `pids`; a page that several of them map counts for each. None where
-    there is no /proc."""
-    if not _PROC.exists():
-        return None
-    pages = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            pages += int((_PROC / str(pid) / "statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _high_water_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError):  # gone since the listing
+        for line in (_PROC / str(pid) / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -149,9 +149,9 @@ def measure(peer: Peer, works: Sequence[Workload], results: Results, log: Path) 
             results.cell(peer.name, READY.name).values.append(ready.ready_seconds)
             for workload in wanted:
                 _measure_one(peer, workload, ready, results)
-        if ready.tree.peak_bytes is not None:
-            mebibytes = ready.tree.peak_bytes / 2**20
-            results.cell(peer.name, MEMORY.name).values.append(mebibytes)
+            peak = ready.tree.peak_bytes()
+        if peak is not None:
+            results.cell(peer.name, MEMORY.name).values.append(peak / 2**20)
     except PeerFailed as error:
         print(f"  {peer.name} failed: {error}", file=sys.stderr, flush=True)
         results.cell(peer.name, READY.name).note(f"failed: {str(error).splitlines()[0]}")

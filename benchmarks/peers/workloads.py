@@ -109,7 +109,8 @@ class PromptMaker:
         head = self._ids(prefix)
         lead = f"{prefix}\n\n{self._made}. " if prefix else f"{self._made}. "
         for start in range(7 * self._made, len(self._words) // 2):
-            ids = self._ids(lead + " ".join(self._words[start:]))[:length]
+            words = self._words[start : start + length]  # a token each, at least
+            ids = self._ids(lead + " ".join(words))[:length]
             text = self._tokenizer.decode(ids, skip_special_tokens=False)
             if ids[: len(head)] == head and len(ids) == length and self._ids(text) == ids:
                 return text
