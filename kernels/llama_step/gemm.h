@@ -24,6 +24,22 @@ constexpr int MAX_ROWS = 4;
 constexpr int TILES_AT_ONCE = 1;
 #endif
 
+// What becomes of a row's 32 products: a reference to the caller's own function. A plain template
+// parameter would compile every kernel anew for each of them.
+class Finish {
+ public:
+  template <class F>
+  Finish(F& function)
+      : function_(&function), call_([](void* f, int row, const float* values) {
+          (*static_cast<F*>(f))(row, values);
+        }) {}
+  void operator()(int row, const float* values) const { call_(function_, row, values); }
+
+ private:
+  void* function_;
+  void (*call_)(void*, int, const float*);
+};
+
 namespace kernel {
 
 // out: [R rows][32] float32, of which this fills T tiles' columns.
@@ -181,9 +197,8 @@ inline Kernel choose(Format format, int rows) {
 
 // Multiplies rows first .. first + count - 1 by a strip and gives each to `finish(row, values)`,
 // values: float32 [32], the bias added.
-template <class Finish>
-void multiply_strip(const Matrix& w, int strip, const Rows& x, int first, int count,
-                    Finish&& finish) {
+inline void multiply_strip(const Matrix& w, int strip, const Rows& x, int first, int count,
+                           Finish finish) {
   const float* bias = w.bias.size() ? w.bias.data() + strip * STRIP : nullptr;
   const auto hand_over = [&](int row, int rows, float* out) {
     for (int r = 0; r < rows; ++r) {

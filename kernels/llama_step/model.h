@@ -102,8 +102,8 @@ class Model final : public ModelBase {
   void gate_up(const Layer& layer, const Rows& in, int count, Counter& counter, int thread);
   void add_product(const Matrix& w, const Rows& in, int count, Counter& counter);
   void project_head(const StepArgs& args, int thread);
-  template <class Finish>
-  void product(const Matrix& w, const Rows& in, int count, Counter& counter, Finish&& finish);
+  template <class FinishStrip>
+  void product(const Matrix& w, const Rows& in, int count, Counter& counter, FinishStrip&& finish);
 
   // Scratch of one thread.
   struct Scratch {

@@ -59,9 +59,9 @@ void Model<Element>::prepare(const StepArgs& args) {
 // Which rows of the layers' linear maps are taken together, and by whom: blocks of rows that stay in
 // the second-level cache, strip by strip.
 template <class Element>
-template <class Finish>
+template <class FinishStrip>
 void Model<Element>::product(const Matrix& w, const Rows& in, int count, Counter& counter,
-                             Finish&& finish) {
+                             FinishStrip&& finish) {
   const size_t row_bytes = size_t(in.padded) * (in.format == Format::FLOAT32    ? 4
                                                 : in.format == Format::BFLOAT16 ? 2
                                                                                 : 1);
@@ -69,8 +69,8 @@ void Model<Element>::product(const Matrix& w, const Rows& in, int count, Counter
   const int blocks = (count + most - 1) / most, strips = w.tiles() / 2;
   for (int unit; (unit = counter.take()) < blocks * strips;) {
     const int first = unit / strips * most;
-    multiply_strip(w, unit % strips, in, first, std::min(most, count - first),
-                   [&](int row, const float* values) { finish(unit % strips, row, values); });
+    auto finish_row = [&](int row, const float* values) { finish(unit % strips, row, values); };
+    multiply_strip(w, unit % strips, in, first, std::min(most, count - first), finish_row);
   }
 }
 
@@ -196,12 +196,13 @@ void Model<Element>::gate_up(const Layer& layer, const Rows& in, int count, Coun
   float* products = scratch_[size_t(thread)].inner.data();
   const int units = layer.gate_up.tiles() / 4;
   for (int unit; (unit = counter.take()) < units;) {
-    for (int half = 0; half < 2; ++half)
-      multiply_strip(layer.gate_up, 2 * unit + half, in, 0, count,
-                     [&](int row, const float* values) {
-                       store(products + size_t(row) * GROUP + size_t(half * TILE),
-                             mul(silu(load(values)), load(values + TILE)));
-                     });
+    for (int half = 0; half < 2; ++half) {
+      auto gate = [&](int row, const float* values) {
+        store(products + size_t(row) * GROUP + size_t(half * TILE),
+              mul(silu(load(values)), load(values + TILE)));
+      };
+      multiply_strip(layer.gate_up, 2 * unit + half, in, 0, count, gate);
+    }
     for (int row = 0; row < count; ++row)
       inner_rows_.put(row, unit, products + size_t(row) * GROUP);
   }
