@@ -84,17 +84,18 @@ class ProcessTree:
     def _await_end(self, pids: Sequence[int]) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline:
-            self._popen.poll()  # reaps it, so that it is seen to be gone
-            if not any(map(lives, pids)):
+            if self._popen.poll() is not None and not any(map(lives, pids)):
                 return
             time.sleep(0.02)
 
 
 def lives(pid: int) -> bool:
-    """Whether `pid` still runs: one that has ended and that nobody reaps does not."""
+    """Whether `pid` still runs: one that has ended and that nobody reaps does not, but one whose
+    first thread alone has ended does."""
     try:
         os.kill(pid, 0)
-        return _stat_fields(pid)[0] != "Z"
+        fields = _stat_fields(pid)
+        return fields[0] != "Z" or int(fields[17]) > 1  # proc_pid_stat(5): state, num_threads
     except ProcessLookupError:
         return False
     except OSError:  # no /proc, or gone since
