@@ -185,17 +185,18 @@ EXPORT int sapwood_pack(ModelBase* model, int layer, int kind, int first, int co
     return fail("a row of %ld inputs is not %ld bytes", matrix->inputs, long(row_bytes));
   if (source >= 3 && matrix->inputs % GROUP) return fail("%ld inputs in groups of 32", matrix->inputs);
   return guarded([&] {
-    Counter counter;
+    constexpr int step = 64;  // whole tiles, so that no two threads write one
+    const int start = first / TILE * TILE;
+    Work work;
     model->pool.run([&](int) {
       Buffer<float> scratch(size_t(matrix->padded));
-      const int step = 64;  // whole tiles, so that no two threads write one
-      for (int unit; (unit = counter.take()) * step < count + first % TILE;) {
-        const int from = std::max(first, first / TILE * TILE + unit * step);
-        const int to = std::min(first + count, first / TILE * TILE + (unit + 1) * step);
+      work.run((first + count - start + step - 1) / step, [&](int unit) {
+        const int from = std::max(first, start + unit * step);
+        const int to = std::min(first + count, start + (unit + 1) * step);
         for (int row = from; row < to; ++row)
           pack_row(*matrix, place(kind, row), Source(source),
                    data + size_t(row - first) * size_t(row_bytes), scratch.data());
-      }
+      });
     });
     return 0;
   });

@@ -51,7 +51,16 @@ struct StepArgs {
   float* best_logit;          // [R]
 };
 
+// What `seconds` tells apart.
 enum Phase { EMBED, QKV, ROPE, ATTENTION, OUTPUT, GATE_UP, DOWN, HEAD, NUM_PHASES };
+
+// The phases of one layer, each with its work; and those around the layers.
+struct LayerWork {
+  Work input, qkv, rope, attention, merge, select, gather, output, mlp_input, gate_up, down;
+};
+struct StepWork {
+  Work embed, head_input, head;
+};
 
 class ModelBase {
  public:
@@ -65,6 +74,7 @@ class ModelBase {
   Arena arena;  // holds the weights, so it goes last
   std::vector<Layer> layers;
   Matrix embedding, head;      // head: empty where the embedding serves as both
+  const Matrix& head_matrix() const { return head.outputs ? head : embedding; }
   Buffer<float> norm;          // [hidden]
   Buffer<float> frequencies;   // [head_dim / 2], radians per position
   double seconds[NUM_PHASES] = {};  // of thread 0, since the last reset
@@ -90,24 +100,26 @@ class Model final : public ModelBase {
 
   void prepare(const StepArgs& args);
   void run(const StepArgs& args, int thread);
-  void embed(const StepArgs& args, int thread);
-  void normalize(const float* weight, Format format, Rows& rows, int count, int thread,
-                 bool alone);
-  void rotate_and_store(int layer, int num_tokens, int thread);
+  void embed(const StepArgs& args);
+  template <class Put>
+  const Rows& make_rows(Rows& shared, Rows& own, int inputs, int count, Work& work, Put&& put);
+  const Rows& normalize(const float* residual, const float* weight, Format format, int count,
+                        Work& work, int thread);
+  void rotate_and_store(int layer, int token, int head);
   void rotate_head(int token, const float* weight, float* values) const;
-  void attend(int layer, int thread);
+  void attend(int layer, LayerWork& work, int thread);
   void attend_long(int layer, int head, const LongUnit& unit, int thread);
   void attend_short(int layer, int head, const ShortUnit& unit, int thread);
-  void merge_short(int thread);
-  void gate_up(const Layer& layer, const Rows& in, int count, Counter& counter, int thread);
-  void add_product(const Matrix& w, const Rows& in, int count, Counter& counter);
+  void merge_short(int token, float* merged);
+  void gate_up(const Layer& layer, const Rows& in, Rows& out, int count, Work& work, int thread);
+  void add_product(const Matrix& w, const Rows& in, int count, float* residual, Work& work);
   void project_head(const StepArgs& args, int thread);
   template <class FinishStrip>
-  void product(const Matrix& w, const Rows& in, int count, Counter& counter, FinishStrip&& finish);
+  void product(const Matrix& w, const Rows& in, int count, Work& work, FinishStrip&& finish);
 
   // Scratch of one thread.
   struct Scratch {
-    Rows narrow, narrow_output;  // a copy of small steps' rows, made by each thread for itself
+    Rows rows, attended_rows;    // small steps' rows, made by each thread for itself
     Buffer<float> row;           // [hidden or heads * dim]
     Buffer<Element> queries;     // [rows][dim]
     Buffer<float> part, merged;  // [rows][dim]
@@ -123,7 +135,8 @@ class Model final : public ModelBase {
 
   int stride_ = 0, qkv_stride_ = 0;
   Plan plan_;
-  std::vector<Counter> counters_;
+  std::vector<LayerWork> layer_work_;
+  StepWork work_;
   std::vector<Scratch> scratch_;
   Buffer<float> x_, selected_;      // [tokens][stride]: the sum over the layers
   Buffer<float> cos_, sin_;         // [tokens][dim / 2]
@@ -131,8 +144,8 @@ class Model final : public ModelBase {
   Buffer<Element> queries_;         // [tokens][heads][dim], turned
   Buffer<float> attended_;          // [tokens][heads * dim]
   Buffer<float> parts_, part_tops_, part_sums_;  // [parts][heads][dim], [parts][heads]
-  Rows in_, attention_rows_, inner_rows_;
-  float* residual_ = nullptr;       // x_, or selected_ from the last layer's attention on
+  // By format, since layers may differ: what the linear maps read.
+  Rows rows_[NUM_FORMATS], attended_rows_[NUM_FORMATS], inner_rows_[NUM_FORMATS];
 };
 
 }  // namespace sapwood

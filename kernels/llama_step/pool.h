@@ -1,18 +1,53 @@
-// A fixed crew of threads that run one function together and meet at barriers.
+// A crew of threads that run one function together, in phases of small units of work.
 //
-// Owns: the threads and how they wait. Knows nothing of what they compute.
+// Owns: the threads, how they join and how they wait. Knows nothing of what they compute. Nobody ever
+// waits for a thread, only for units that a thread has taken: a thread that the system does not let
+// run comes late, finds its phases done and is no hindrance. On a busy machine that is worth a factor.
 #pragma once
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <thread>
 #include <vector>
 
 namespace sapwood {
 
-// Work is handed out by counters: whoever is free takes the next unit. One line of cache each.
-struct alignas(64) Counter {
-  std::atomic<int> next{0};
-  int take() { return next.fetch_add(1, std::memory_order_relaxed); }
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// One phase: units 0 .. total - 1 in any order, by whoever is free.
+class alignas(64) Work {
+ public:
+  // Takes units until there are none, then waits until all of them are done.
+  template <class F>
+  void run(int total, F&& unit) {
+    for (int index; (index = next_.fetch_add(1, std::memory_order_relaxed)) < total;) {
+      unit(index);
+      if (done_.fetch_add(1, std::memory_order_acq_rel) == total - 1) done_.notify_all();
+    }
+    for (int spins = 0; spins < SPINS; ++spins) {
+      if (done_.load(std::memory_order_acquire) >= total) return;
+      pause();
+    }
+    for (int done; (done = done_.load(std::memory_order_acquire)) < total;) done_.wait(done);
+  }
+
+  // Has somebody taken every unit? Then what a thread prepares for its own share is not needed.
+  bool is_taken(int total) const { return next_.load(std::memory_order_relaxed) >= total; }
+
+  void reset() {
+    next_.store(0, std::memory_order_relaxed);
+    done_.store(0, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr int SPINS = 4000;
+  std::atomic<int> next_{0}, done_{0};
 };
 
 class Pool {
@@ -24,8 +59,8 @@ class Pool {
 
   ~Pool() {
     stopping_ = true;
-    generation_.fetch_add(1);
-    generation_.notify_all();
+    round_.fetch_add(1);
+    round_.notify_all();
     for (std::thread& thread : threads_) thread.join();
   }
 
@@ -34,66 +69,52 @@ class Pool {
 
   int size() const { return num_threads_; }
 
-  // Calls job(thread index) on every thread, this one included (index 0); returns when all are done.
+  // Calls job(thread index) here, as index 0, and on every other thread that comes in time; returns
+  // when this one is through and all that had joined have left. The job's work must be in phases.
   void run(const std::function<void(int)>& job) {
     job_ = &job;
-    generation_.fetch_add(1, std::memory_order_release);
-    generation_.notify_all();
+    members_.store(OPEN, std::memory_order_release);
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
     job(0);
-    barrier();
-  }
-
-  // Every thread of a running job calls it as often as every other.
-  void barrier() {
-    if (num_threads_ == 1) return;
-    const int phase = phase_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == num_threads_ - 1) {
-      arrived_.store(0, std::memory_order_relaxed);
-      phase_.store(phase + 1, std::memory_order_release);
-      phase_.notify_all();
-    } else {
-      wait_while_equal(phase_, phase, SPINS_IN_STEP);
+    members_.fetch_and(~OPEN, std::memory_order_acq_rel);
+    for (int spins = 0; members_.load(std::memory_order_acquire) != 0; ++spins) {
+      if (spins < SPINS_BETWEEN) pause();
+      else std::this_thread::yield();
     }
   }
 
  private:
-  // With a long spin one busy neighbour makes every step several times slower: the thread that is
-  // waited for does not run while the others spin in its place.
-  static constexpr int SPINS_IN_STEP = 4000;
-  static constexpr int SPINS_BETWEEN_STEPS = 20000;
+  static constexpr int SPINS_BETWEEN = 20000;
+  static constexpr int OPEN = 1 << 16;  // in `members_`, beside the number of members
 
-  static void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-  }
-
-  static void wait_while_equal(std::atomic<int>& value, int old, int spins) {
-    for (int i = 0; i < spins; ++i) {
-      if (value.load(std::memory_order_acquire) != old) return;
-      pause();
-    }
-    while (value.load(std::memory_order_acquire) == old) value.wait(old);
+  bool join() {
+    int members = members_.load(std::memory_order_acquire);
+    while (members & OPEN)
+      if (members_.compare_exchange_weak(members, members + 1, std::memory_order_acq_rel)) return true;
+    return false;
   }
 
   void work(int index) {
     for (int seen = 0;;) {
-      wait_while_equal(generation_, seen, SPINS_BETWEEN_STEPS);
-      ++seen;
+      for (int spins = 0; spins < SPINS_BETWEEN; ++spins) {
+        if (round_.load(std::memory_order_acquire) != seen) break;
+        pause();
+      }
+      round_.wait(seen, std::memory_order_acquire);
+      seen = round_.load(std::memory_order_acquire);
       if (stopping_) return;
+      if (!join()) continue;
       (*job_)(index);
-      barrier();
+      members_.fetch_sub(1, std::memory_order_acq_rel);
     }
   }
 
   const int num_threads_;
   std::vector<std::thread> threads_;
   const std::function<void(int)>* job_ = nullptr;
-  alignas(64) std::atomic<int> generation_{0};
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> phase_{0};
+  alignas(64) std::atomic<int> round_{0};
+  alignas(64) std::atomic<int> members_{0};
   std::atomic<bool> stopping_{false};
 };
 

@@ -36,7 +36,16 @@ void Model<Element>::prepare(const StepArgs& args) {
   parts_.reserve(parts * size_t(dim));
   part_tops_.reserve(parts);
   part_sums_.reserve(parts);
-  counters_ = std::vector<Counter>(size_t(shape.layers) * NUM_PHASES + NUM_PHASES);
+  layer_work_ = std::vector<LayerWork>(size_t(shape.layers));
+  for (Work* work : {&work_.embed, &work_.head_input, &work_.head}) work->reset();
+
+  for (const Layer& layer : layers) {
+    for (const Matrix* w : {&layer.qkv, &layer.gate_up})
+      rows_[int(w->format)].prepare(w->format, shape.hidden, count);
+    attended_rows_[int(layer.output.format)].prepare(layer.output.format, layer.output.inputs, count);
+    inner_rows_[int(layer.down.format)].prepare(layer.down.format, shape.inner, count);
+  }
+  rows_[int(head_matrix().format)].prepare(head_matrix().format, shape.hidden, count);
 
   const int group = shape.heads / shape.kv_heads;
   const size_t rows = size_t(std::max(BLOCK_TOKENS, SHARED_TOKENS) * group);
@@ -60,18 +69,18 @@ void Model<Element>::prepare(const StepArgs& args) {
 // the second-level cache, strip by strip.
 template <class Element>
 template <class FinishStrip>
-void Model<Element>::product(const Matrix& w, const Rows& in, int count, Counter& counter,
+void Model<Element>::product(const Matrix& w, const Rows& in, int count, Work& work,
                              FinishStrip&& finish) {
   const size_t row_bytes = size_t(in.padded) * (in.format == Format::FLOAT32    ? 4
                                                 : in.format == Format::BFLOAT16 ? 2
                                                                                 : 1);
   const int most = std::max(int(ROW_BLOCK_BYTES / row_bytes) / 96 * 96, 96);
   const int blocks = (count + most - 1) / most, strips = w.tiles() / 2;
-  for (int unit; (unit = counter.take()) < blocks * strips;) {
+  work.run(blocks * strips, [&](int unit) {
     const int first = unit / strips * most;
     auto finish_row = [&](int row, const float* values) { finish(unit % strips, row, values); };
     multiply_strip(w, unit % strips, in, first, std::min(most, count - first), finish_row);
-  }
+  });
 }
 
 template <class Element>
@@ -79,8 +88,7 @@ void Model<Element>::run(const StepArgs& args, int thread) {
 #if defined(SAPWOOD_TIER_AMX)
   const amx::Session session;
 #endif
-  const int count = args.num_tokens;
-  Scratch& own = scratch_[size_t(thread)];
+  const int count = args.num_tokens, width = shape.heads * shape.head_dim;
   auto before = std::chrono::steady_clock::now();
   const auto clock = [&](Phase phase) {
     if (thread != 0) return;
@@ -89,63 +97,52 @@ void Model<Element>::run(const StepArgs& args, int thread) {
     before = now;
   };
 
-  embed(args, thread);
-  pool.barrier();
+  embed(args);
   clock(EMBED);
   for (int l = 0; l < shape.layers; ++l) {
     Layer& layer = layers[size_t(l)];
-    Counter* counters = &counters_[size_t(l) * NUM_PHASES];
-    const bool alone = count <= ALONE;
-    Rows& in = alone ? own.narrow : in_;
-
-    normalize(layer.input_norm.data(), layer.qkv.format, in, count, thread, alone);
-    product(layer.qkv, in, count, counters[QKV], [&](int strip, int row, const float* values) {
+    LayerWork& work = layer_work_[size_t(l)];
+    const Rows& in = normalize(x_.data(), layer.input_norm.data(), layer.qkv.format, count,
+                               work.input, thread);
+    product(layer.qkv, in, count, work.qkv, [&](int strip, int row, const float* values) {
       std::memcpy(&qkv_[size_t(row) * size_t(qkv_stride_) + size_t(strip * STRIP)], values,
                   STRIP * sizeof(float));
     });
-    pool.barrier();
     clock(QKV);
-    rotate_and_store(l, count, thread);
-    pool.barrier();
+    const int stored = shape.heads + shape.kv_heads, units = (count * stored + 3) / 4;
+    work.rope.run(units, [&](int unit) {  // four heads a unit: less would cost more to hand out
+      for (int i = 4 * unit; i < std::min(4 * unit + 4, count * stored); ++i)
+        rotate_and_store(l, i / stored, i % stored);
+    });
     clock(ROPE);
-    attend(l, thread);
+    attend(l, work, thread);
     clock(ATTENTION);
 
     // Past the last layer's attention only the rows that give logits matter.
     const bool last = l == shape.layers - 1;
     const int kept = last ? args.num_rows : count;
-    const bool kept_alone = kept <= ALONE;
-    Rows& attention = kept_alone ? own.narrow_output : attention_rows_;
-    if (thread == 0 || kept_alone) {
-      attention.prepare(layer.output.format, layer.output.inputs, kept);
+    float* residual = last ? selected_.data() : x_.data();
+    if (last) {
+      work.select.run(kept, [&](int i) {
+        std::memcpy(&selected_[size_t(i) * size_t(stride_)],
+                    &x_[size_t(args.rows[i]) * size_t(stride_)], size_t(stride_) * sizeof(float));
+      });
     }
-    if (thread == 0) {
-      residual_ = last ? selected_.data() : x_.data();
-      inner_rows_.prepare(layer.down.format, layer.down.inputs, kept);
-      if (last)
-        for (int i = 0; i < kept; ++i)
-          std::memcpy(&selected_[size_t(i) * size_t(stride_)],
-                      &x_[size_t(args.rows[i]) * size_t(stride_)], size_t(stride_) * 4);
-    }
-    pool.barrier();
-    const int width = shape.heads * shape.head_dim;
-    const int step = kept_alone ? 1 : pool.size();
-    for (int i = kept_alone ? 0 : thread; i < kept; i += step) {
-      const int row = last ? args.rows[i] : i;
-      attention.put_row(i, &attended_[size_t(row) * size_t(width)], width);
-    }
-    if (!kept_alone) pool.barrier();
-    add_product(layer.output, attention, kept, counters[OUTPUT]);
-    pool.barrier();
+    const Rows& attended = make_rows(
+        attended_rows_[int(layer.output.format)], scratch_[size_t(thread)].attended_rows, width,
+        kept, work.gather, [&](Rows& rows, int i) {
+          const int row = last ? args.rows[i] : i;
+          rows.put_row(i, &attended_[size_t(row) * size_t(width)], width);
+        });
+    add_product(layer.output, attended, kept, residual, work.output);
     clock(OUTPUT);
 
-    Rows& normed = kept_alone ? own.narrow : in_;
-    normalize(layer.mlp_norm.data(), layer.gate_up.format, normed, kept, thread, kept_alone);
-    gate_up(layer, normed, kept, counters[GATE_UP], thread);
-    pool.barrier();
+    const Rows& normed = normalize(residual, layer.mlp_norm.data(), layer.gate_up.format, kept,
+                                   work.mlp_input, thread);
+    Rows& inner = inner_rows_[int(layer.down.format)];
+    gate_up(layer, normed, inner, kept, work.gate_up, thread);
     clock(GATE_UP);
-    add_product(layer.down, inner_rows_, kept, counters[DOWN]);
-    pool.barrier();
+    add_product(layer.down, inner, kept, residual, work.down);
     clock(DOWN);
   }
   if (args.num_rows) project_head(args, thread);
@@ -153,37 +150,49 @@ void Model<Element>::run(const StepArgs& args, int thread) {
 }
 
 template <class Element>
-void Model<Element>::embed(const StepArgs& args, int thread) {
+void Model<Element>::embed(const StepArgs& args) {
   const int half = shape.head_dim / 2;
-  if (thread == 0) residual_ = x_.data();
-  for (int i = thread; i < args.num_tokens; i += pool.size()) {
+  work_.embed.run(args.num_tokens, [&](int i) {
     float* row = &x_[size_t(i) * size_t(stride_)];
     unpack_row(embedding, args.token_ids[i], row);
     std::fill(row + shape.hidden, row + stride_, 0.0f);
     rope_angles(plan_.tokens[size_t(i)].position, frequencies.data(), half, shape.rope_scale,
                 &cos_[size_t(i) * size_t(half)], &sin_[size_t(i) * size_t(half)]);
-  }
+  });
 }
 
-// Puts the normed rows of the residual into `rows`: each thread all of them for itself (`alone`), or
-// all threads together, which then wait for one another.
+// The rows that a product reads, put in place by `put(rows, row)`: each thread all of them for itself
+// where they are few, or all threads together. A late thread's own copy may be made of numbers that
+// others are changing by then; but then the product has no unit left, and nobody reads the copy.
 template <class Element>
-void Model<Element>::normalize(const float* weight, Format format, Rows& rows, int count,
-                               int thread, bool alone) {
-  if (alone || thread == 0) rows.prepare(format, shape.hidden, count);
-  if (!alone) pool.barrier();
-  float* normed = scratch_[size_t(thread)].row.data();
-  for (int i = alone ? 0 : thread; i < count; i += alone ? 1 : pool.size()) {
-    rms_norm(residual_ + size_t(i) * size_t(stride_), weight, shape.hidden, shape.eps, normed);
-    rows.put_row(i, normed, shape.hidden);
+template <class Put>
+const Rows& Model<Element>::make_rows(Rows& shared, Rows& own, int inputs, int count, Work& work,
+                                      Put&& put) {
+  if (count > ALONE) {
+    work.run(count, [&](int i) { put(shared, i); });
+    return shared;
   }
-  if (!alone) pool.barrier();
+  own.prepare(shared.format, inputs, count);
+  for (int i = 0; i < count; ++i) put(own, i);
+  return own;
 }
 
 template <class Element>
-void Model<Element>::add_product(const Matrix& w, const Rows& in, int count, Counter& counter) {
-  product(w, in, count, counter, [&](int strip, int row, const float* values) {
-    float* x = residual_ + size_t(row) * size_t(stride_) + size_t(strip * STRIP);
+const Rows& Model<Element>::normalize(const float* residual, const float* weight, Format format,
+                                      int count, Work& work, int thread) {
+  Scratch& own = scratch_[size_t(thread)];
+  return make_rows(rows_[int(format)], own.rows, shape.hidden, count, work, [&](Rows& rows, int i) {
+    rms_norm(residual + size_t(i) * size_t(stride_), weight, shape.hidden, shape.eps,
+             own.row.data());
+    rows.put_row(i, own.row.data(), shape.hidden);
+  });
+}
+
+template <class Element>
+void Model<Element>::add_product(const Matrix& w, const Rows& in, int count, float* residual,
+                                 Work& work) {
+  product(w, in, count, work, [&](int strip, int row, const float* values) {
+    float* x = residual + size_t(row) * size_t(stride_) + size_t(strip * STRIP);
     store(x, add(load(x), load(values)));
     store(x + TILE, add(load(x + TILE), load(values + TILE)));
   });
@@ -191,11 +200,10 @@ void Model<Element>::add_product(const Matrix& w, const Rows& in, int count, Cou
 
 // The strips hold 16 gates and their 16 ups; two of them make a group of the next map's input.
 template <class Element>
-void Model<Element>::gate_up(const Layer& layer, const Rows& in, int count, Counter& counter,
+void Model<Element>::gate_up(const Layer& layer, const Rows& in, Rows& out, int count, Work& work,
                              int thread) {
   float* products = scratch_[size_t(thread)].inner.data();
-  const int units = layer.gate_up.tiles() / 4;
-  for (int unit; (unit = counter.take()) < units;) {
+  work.run(layer.gate_up.tiles() / 4, [&](int unit) {
     for (int half = 0; half < 2; ++half) {
       auto gate = [&](int row, const float* values) {
         store(products + size_t(row) * GROUP + size_t(half * TILE),
@@ -203,9 +211,8 @@ void Model<Element>::gate_up(const Layer& layer, const Rows& in, int count, Coun
       };
       multiply_strip(layer.gate_up, 2 * unit + half, in, 0, count, gate);
     }
-    for (int row = 0; row < count; ++row)
-      inner_rows_.put(row, unit, products + size_t(row) * GROUP);
-  }
+    for (int row = 0; row < count; ++row) out.put(row, unit, products + size_t(row) * GROUP);
+  });
 }
 
 // ---- attention -----------------------------------------------------------------------------
@@ -218,39 +225,30 @@ void Model<Element>::rotate_head(int token, const float* weight, float* values) 
 }
 
 template <class Element>
-void Model<Element>::rotate_and_store(int layer, int num_tokens, int thread) {
-  const int dim = shape.head_dim, heads = shape.heads, kv_heads = shape.kv_heads;
-  const Layer& weights = layers[size_t(layer)];
-  const float* q_norm = weights.q_norm.size() ? weights.q_norm.data() : nullptr;
-  const float* k_norm = weights.k_norm.size() ? weights.k_norm.data() : nullptr;
-  const int units = num_tokens * (heads + kv_heads);
-  const int from = int(int64_t(units) * thread / pool.size());
-  const int to = int(int64_t(units) * (thread + 1) / pool.size());
-  for (int unit = from; unit < to; ++unit) {
-    const int token = unit / (heads + kv_heads), head = unit % (heads + kv_heads);
-    float* values = &qkv_[size_t(token) * size_t(qkv_stride_) + size_t(head * dim)];
-    rotate_head(token, head < heads ? q_norm : k_norm, values);
-    if (head < heads) {
-      Element* query = &queries_[(size_t(token) * size_t(heads) + size_t(head)) * size_t(dim)];
-      for (int d = 0; d < dim; d += LANES) {
-        if constexpr (Kv<Element>::paired) store_bf16(query + d, load(values + d));
-        else store(query + d, load(values + d));
-      }
-      continue;
+void Model<Element>::rotate_and_store(int layer, int token, int head) {
+  const int dim = shape.head_dim, heads = shape.heads;
+  const Buffer<float>& norm = head < heads ? layers[size_t(layer)].q_norm : layers[size_t(layer)].k_norm;
+  float* values = &qkv_[size_t(token) * size_t(qkv_stride_) + size_t(head * dim)];
+  rotate_head(token, norm.size() ? norm.data() : nullptr, values);
+  if (head < heads) {
+    Element* query = &queries_[(size_t(token) * size_t(heads) + size_t(head)) * size_t(dim)];
+    for (int d = 0; d < dim; d += LANES) {
+      if constexpr (Kv<Element>::paired) store_bf16(query + d, load(values + d));
+      else store(query + d, load(values + d));
     }
-    const Token& t = plan_.tokens[size_t(token)];
-    const int page = t.pages[t.position / shape.page_size], offset = t.position % shape.page_size;
-    kv.write_key(layer, page, head - heads, offset, values);
-    kv.write_value(layer, page, head - heads, offset, values + kv_heads * dim);
+    return;
   }
+  const Token& t = plan_.tokens[size_t(token)];
+  const int page = t.pages[t.position / shape.page_size], offset = t.position % shape.page_size;
+  kv.write_key(layer, page, head - heads, offset, values);
+  kv.write_value(layer, page, head - heads, offset, values + shape.kv_heads * dim);
 }
 
 template <class Element>
-void Model<Element>::attend(int layer, int thread) {
-  Counter& counter = counters_[size_t(layer) * NUM_PHASES + ATTENTION];
+void Model<Element>::attend(int layer, LayerWork& work, int thread) {
   const int num_long = int(plan_.long_units.size()) * shape.kv_heads;
   const int num_short = int(plan_.short_units.size()) * shape.kv_heads;
-  for (int unit; (unit = counter.take()) < num_long + num_short;) {
+  work.attention.run(num_long + num_short, [&](int unit) {
     const int head = unit % shape.kv_heads, index = unit / shape.kv_heads;
     if (unit < num_long) {
       attend_long(layer, head, plan_.long_units[size_t(index)], thread);
@@ -258,10 +256,11 @@ void Model<Element>::attend(int layer, int thread) {
       const int at = index - int(plan_.long_units.size());
       attend_short(layer, head, plan_.short_units[size_t(at)], thread);
     }
-  }
+  });
   if (num_short) {
-    pool.barrier();
-    merge_short(thread);
+    work.merge.run(int(plan_.short_tokens.size()), [&](int i) {
+      merge_short(plan_.short_tokens[size_t(i)], scratch_[size_t(thread)].merged.data());
+    });
   }
 }
 
@@ -336,15 +335,12 @@ void Model<Element>::attend_short(int layer, int head, const ShortUnit& unit, in
 }
 
 template <class Element>
-void Model<Element>::merge_short(int thread) {
+void Model<Element>::merge_short(int token, float* merged) {
   const int dim = shape.head_dim, heads = shape.heads;
-  const int units = int(plan_.short_tokens.size()) * heads;
-  float* merged = scratch_[size_t(thread)].merged.data();
-  for (int unit = thread; unit < units; unit += pool.size()) {
-    const int token = plan_.short_tokens[size_t(unit / heads)], head = unit % heads;
-    const int splits = Plan::num_splits(plan_.tokens[size_t(token)]);
+  const int splits = Plan::num_splits(plan_.tokens[size_t(token)]);
+  for (int head = 0; head < heads; ++head) {
     float top = MASKED, sum = 0;
-    std::memset(merged, 0, size_t(dim) * 4);
+    std::memset(merged, 0, size_t(dim) * sizeof(float));
     for (int split = 0; split < splits; ++split) {
       const size_t at =
           size_t(plan_.part_of[size_t(token)] + split) * size_t(heads) + size_t(head);
@@ -372,20 +368,11 @@ inline float allowed_max(const float* values, int count, uint32_t allowed, int& 
 template <class Element>
 void Model<Element>::project_head(const StepArgs& args, int thread) {
   Scratch& own = scratch_[size_t(thread)];
-  const Matrix& w = head.outputs ? head : embedding;
+  const Matrix& w = head_matrix();
   const int count = args.num_rows, strips = w.tiles() / 2;
-  const bool alone = count <= ALONE;
-  Rows& rows = alone ? own.narrow_output : attention_rows_;
-  if (alone || thread == 0) rows.prepare(w.format, shape.hidden, count);
-  if (!alone) pool.barrier();
-  for (int i = alone ? 0 : thread; i < count; i += alone ? 1 : pool.size()) {
-    rms_norm(residual_ + size_t(i) * size_t(stride_), norm.data(), shape.hidden, shape.eps,
-             own.row.data());
-    rows.put_row(i, own.row.data(), shape.hidden);
-  }
-  if (!alone) pool.barrier();
-
-  product(w, rows, count, counters_[size_t(shape.layers) * NUM_PHASES + HEAD],
+  const Rows& rows = normalize(selected_.data(), norm.data(), w.format, count, work_.head_input,
+                               thread);
+  product(w, rows, count, work_.head,
           [&](int strip, int row, const float* values) {
             const int id = strip * STRIP, here = std::min(STRIP, shape.vocab - id);
             if (here <= 0) return;
@@ -409,7 +396,6 @@ void Model<Element>::project_head(const StepArgs& args, int thread) {
             if (best.id < 0 || logit > best.logit || (logit == best.logit && id + lane < best.id))
               best = {logit, id + lane};
           });
-  pool.barrier();
   if (thread != 0) return;
   for (int row = 0; row < count; ++row) {
     Best best{-std::numeric_limits<float>::infinity(), -1};

@@ -22,6 +22,7 @@ constexpr int TILE = 16;   // outputs
 constexpr int GROUP = 32;  // inputs that share a scale
 
 enum class Format : int { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
+constexpr int NUM_FORMATS = 4;
 
 // How a checkpoint stores a row.
 enum class Source : int { F32 = 0, F16 = 1, BF16 = 2, Q8_0 = 3, Q4_0 = 4, Q4_1 = 5 };
