@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(
         (["serve", "--prot", "1"], "sapwood serve", "no option --prot: did you mean --port?"),
         (["chat", "--max-token=3"], "sapwood chat", "no option --max-token: did you mean --max-"),
         (["pull", "a", "b"], "sapwood pull", "unexpected argument 'b'"),
-        (["doctor", "--dtype", "int8"], "sapwood doctor", "invalid choice: 'int8'"),
+        (["doctor", "--dtype", "int3"], "sapwood doctor", "invalid choice: 'int3'"),
         (["run"], "sapwood run", "required: FILE.py:function\n"),
         (["run", "--seed", "1", "f.py"], "sapwood run", "options come after FILE.py:function"),
         (["--nope"], "sapwood [-h]", "sapwood: there is no option --nope"),
