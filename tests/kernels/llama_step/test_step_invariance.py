@@ -197,7 +197,7 @@ MIXTURES = {
 }
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES.keys())
 def test_random_schedules(
