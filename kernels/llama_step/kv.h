@@ -75,16 +75,23 @@ struct Kv {
       for (int d = 0; d < dim; ++d) at[d * block] = key[d];
     }
   }
+  // A row gives the tokens that it does not see a weight of zero, and zero times infinity is no zero:
+  // what one sequence left in a page would reach the next.
+  static Vec finite(Vec value) {
+    const Vec zero = broadcast(0.0f), lowest = broadcast(-3.38e38f);  // the last that bfloat16 has
+    return sub(zero, max(sub(zero, max(value, lowest)), lowest));     // NaN becomes the lowest
+  }
+
   void write_value(int layer, int page, int head, int offset, const float* value) {
     Element* at = values(layer, page, head) + value_index(offset, 0);
     if constexpr (paired) {
       for (int d = 0; d < dim; d += LANES, at += 2 * LANES) {
         alignas(64) bf16 rounded[LANES];
-        store_bf16(rounded, load(value + d));
+        store_bf16(rounded, finite(load(value + d)));
         for (int i = 0; i < LANES; ++i) at[2 * i] = rounded[i];
       }
     } else {
-      std::memcpy(at, value, size_t(dim) * sizeof(float));
+      for (int d = 0; d < dim; d += LANES) store(at + d, finite(load(value + d)));
     }
   }
 

@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapwood.kernels.llama_step import MatrixKind, Source
+
 Array = np.ndarray[Any, Any]
 MakeTiny = Callable[..., Any]
 FORMATS = ("float32", "bfloat16", "int8", "int4")
@@ -121,6 +123,29 @@ def test_copied_pages(make_tiny: MakeTiny) -> None:
     for index in range(2):
         tiny.step.copy_page(int(tiny.table[0, index]), int(tiny.table[1, index]))
     assert np.array_equal(tiny.run([text, fork], [(1, 22, 40)])[0], expected[22:])
+
+
+@pytest.mark.parametrize("wide_kv", [False, True], ids=["bf16-kv", "wide-kv"])
+@pytest.mark.parametrize("weight_format", ["float32", "bfloat16"])
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_broken_token_harms_only_what_follows_it(
+    make_tiny: MakeTiny, weight_format: str, wide_kv: bool, broken: float
+) -> None:
+    """Neither its neighbours, nor what stands before it, nor who has its pages next."""
+    tiny = make_tiny(weight_format, vocab=103, wide_kv=wide_kv, threads=3)  # of this test alone
+    text = random_text(11, 40)
+    expected = alone(tiny, text)[:, :102]
+    row = np.full((1, 64), broken, np.float32)
+    tiny.step.pack(-1, MatrixKind.EMBEDDING, 102, Source.F32, row.view(np.uint8))
+    ruined = np.full(256, 102)
+    mixed = np.concatenate([text[:20], ruined[:20]])
+    for size in (1, 40):
+        tiny.run({0: ruined}, [(0, 0, 256)])
+        assert np.array_equal(in_chunks(tiny, 0, text, size)[:, :102], expected)
+    ours, theirs = tiny.run([text, mixed], [(0, 0, 40), (1, 0, 40)])
+    assert np.array_equal(ours[:, :102], expected)
+    assert np.array_equal(theirs[:20, :102], expected[:20])
+    assert not np.isfinite(theirs[20:]).any()
 
 
 def test_other_users_of_the_tile_registers(make_tiny: MakeTiny, probe: Any) -> None:

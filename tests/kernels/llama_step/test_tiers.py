@@ -1,10 +1,12 @@
-"""The native step's tests again for every tier that this machine has, and NEON emulated."""
+"""The native step's tests on every tier that this machine has, on emulated NEON, and under the
+thread sanitizer."""
 
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -41,10 +43,24 @@ def test_neon_emulated(tmp_path: Path) -> None:
         pytest.skip(
             "needs aarch64-linux-gnu-g++ and qemu-aarch64 (g++-aarch64-linux-gnu, qemu-user)"
         )
-    options = (*_native._COMMON, "-O2", "-static", "-DSAPWOOD_TIER_NEON=1")
-    options = tuple(option for option in options if option != "-shared")
-    program = str(tmp_path / "emulated")
-    source = str(HERE / "emulated.cpp")
-    subprocess.run([compiler, *options, source, "-o", program], check=True)
+    program = build([compiler], tmp_path, "-static", "-DSAPWOOD_TIER_NEON=1")
     answer = subprocess.run([emulator, program], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout[-3_000:]
+
+
+@pytest.mark.slow
+def test_no_data_race(tmp_path: Path) -> None:
+    compiler, _ = _native._compiler()
+    program = build(compiler, tmp_path, "-fsanitize=thread", "-g", "-DSAPWOOD_TIER_GENERIC=1")
+    answer = subprocess.run([program], capture_output=True, text=True)
+    assert answer.returncode == 0, (answer.stdout + answer.stderr)[-6_000:]
+
+
+def build(compiler: Sequence[str], folder: Path, *options: str) -> str:
+    """The path of `emulated.cpp` as a program."""
+    program = str(folder / "emulated")
+    common = [option for option in _native._COMMON if option != "-shared"]
+    source = str(HERE / "emulated.cpp")
+    command = [*compiler, *common, "-O1", *options, source, "-o", program]
+    subprocess.run(command, check=True)
+    return program
