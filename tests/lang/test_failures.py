@@ -232,13 +232,18 @@ def test_keyboard_interrupt_in_the_body_aborts(scripted):
         s += "x" + sw.gen("a")
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        sw.function(body).run(backend=client)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sw.function(body).run(backend=client)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(client.aborted) == 1
 
 
 def test_ctrl_c_interrupts_a_wait(scripted):
     client = scripted([STALL])
+    # A shell's background jobs begin with the signal ignored, and Python then leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def body(s):
         s += "x" + sw.gen("a")
@@ -246,8 +251,11 @@ def test_ctrl_c_interrupts_a_wait(scripted):
         threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
         return s["a"]
 
-    with pytest.raises(KeyboardInterrupt):
-        sw.function(body).run(backend=client)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sw.function(body).run(backend=client)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(client.aborted) == 1
 
 
