@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..kernels.llama_step import LlamaStep, StepInputs, StepOutputs
 from .backend import Flight
 from .batch import Batch, Sampling, Span, SpanResult, StepResult
+from .masks import ban
 from .native_sampler import NativeSampler
 from .page_table import PageTable
 from .protocol import TokenLogprob
@@ -164,7 +165,7 @@ class NativeRunner:
                 sampling.grammar.fill_mask(mask, sampling.budget)
             else:
                 mask[:] = -1
-            _ban(mask, sampling.banned)
+            ban(mask, sampling.banned)
             masks[i] = mask
         return masks
 
@@ -190,15 +191,3 @@ def _rows(spans: tuple[Span, ...]) -> list[list[_Row]]:
         )
         first += len(span.token_ids)
     return result
-
-
-def _ban(mask: Int32Array, banned: Sequence[int]) -> None:
-    """Clear the bits of `banned`, unless nothing else would be left: then the grammar's word
-    stands."""
-    if not banned:
-        return
-    kept = mask.copy()
-    for token in banned:
-        kept[token // 32] &= ~np.uint32(1 << token % 32).astype(np.int32)
-    if kept.any():
-        mask[:] = kept

@@ -13,6 +13,7 @@ import torch
 from ..kernels.apply_mask import apply_mask
 from ..kernels.sample import sample, uniforms
 from .batch import Penalties, Sampling
+from .masks import ban
 from .protocol import TokenLogprob
 
 
@@ -46,21 +47,11 @@ class Sampler:
             grammar = rows[row].grammar
             if grammar is not None:
                 grammar.fill_mask(mask, rows[row].budget)
-            _ban(mask, rows[row].banned)
+            ban(mask, rows[row].banned)
         index = torch.tensor(limited)
         constrained = logits[index]
         apply_mask(constrained, torch.from_numpy(masks))
         logits[index] = constrained
-
-
-def _ban(mask: np.ndarray[tuple[int, ...], np.dtype[np.int32]], banned: Sequence[int]) -> None:
-    """Clear the bits of `banned`, unless nothing else would be left: then the grammar's word
-    stands."""
-    kept = mask.copy()
-    for token in banned:
-        kept[token // 32] &= ~np.uint32(1 << token % 32).astype(np.int32)
-    if kept.any():
-        mask[:] = kept
 
 
 def _adjust(logits: torch.Tensor, sampling: Sampling) -> None:

@@ -147,15 +147,15 @@ def _memory(
     """The split that an engine started now would make, or why there would be none."""
     from ...runtime.config import resolve_dtype
     from ...runtime.models.weights import open_checkpoint
+    from ...runtime.native_backend import is_kept_quantized
 
     try:
         with open_checkpoint(path) as checkpoint:
             arch = checkpoint.config
-            kept = {checkpoint.storage(name) for name in checkpoint.names()}
             dtype = resolve_dtype(
                 config.model.dtype,
                 bfloat16_is_fast=bfloat16_is_fast(),
-                keeps_quantized=is_native and bool(kept & {"Q8_0", "Q4_0", "Q4_1"}),
+                keeps_quantized=is_native and is_kept_quantized(checkpoint),
             )
             weights = _weight_bytes(checkpoint, dtype)
         width = 4 if dtype == "float32" else 2
