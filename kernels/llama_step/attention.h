@@ -1,13 +1,14 @@
 // Attention of query rows to cached keys and values (Milakov and Gimelshein, 2018: online softmax;
 // Dao et al., 2022: in blocks).
 //
-// Owns: the kernels and their order. Positions are cut into splits of 128, counted from 0. Within a
-// split a row takes its blocks of 64 in order; the splits' parts are merged in order. A row's result
-// is therefore the same whichever rows are computed beside it and whoever loads a block for whom.
+// Owns: the kernels and their order. Positions are cut into splits of 128, counted from 0. A split
+// gives each row one softmax; the splits' parts are merged in order. A row's result is therefore the
+// same whichever rows are computed beside it and whoever loads a block for whom.
 #pragma once
 #include "kv.h"
 #include "simd.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 #if defined(SAPWOOD_TIER_AMX)
@@ -16,9 +17,9 @@
 
 namespace sapwood {
 
-constexpr int SPLIT = 128;          // positions
-constexpr int CHUNK = 64;           // positions of one softmax update
-constexpr int TILES = CHUNK / BLOCK;
+constexpr int SPLIT = 128;  // positions of one softmax
+constexpr int TILES = SPLIT / BLOCK;
+constexpr int SCORE_TILES = 4;  // computed together
 constexpr float MASKED = -1e30f;
 #if defined(SAPWOOD_AVX512)
 constexpr int QUERY_ROWS = 6;  // scores of 6 rows x 4 tiles fill 24 of 32 registers
@@ -27,19 +28,20 @@ constexpr int QUERY_ROWS = 2;
 #endif
 constexpr int DIMS_AT_ONCE = 4 * LANES;
 
-// What some rows have gathered so far: `sum[r]` of weights e^(score - top[r]) and `out` [row][dim]
-// of weighted values.
+// What some rows gathered from a split: `sum[r]` of weights e^(score - top[r]) and `out` [row][dim] of
+// weighted values.
 struct Part {
   float* out;
   float* top;
   float* sum;
 };
 
-// Keys and values of 64 positions: four tiles of 16.
+// Keys and values of a split: `count` tiles of 16 positions.
 template <class Element>
 struct Tiles {
   const Element* keys[TILES];
   const Element* values[TILES];
+  int count;
 };
 
 // Which positions a row sees: first .. last.
@@ -59,82 +61,84 @@ inline uint32_t visible(Range range, int position) {
   return bits;
 }
 
+// out[r][16 * tile ..] for up to four tiles from `first` on.
 template <int R, class Element>
-void scores(const Element* queries, const Tiles<Element>& tiles, int dim, Vec (&s)[R][TILES]) {
+void scores(const Element* queries, const Tiles<Element>& tiles, int first, int dim,
+            float (*out)[SPLIT]) {
+  const Element* keys[SCORE_TILES];
+  for (int j = 0; j < SCORE_TILES; ++j)  // the last one again rather than one that is not there
+    keys[j] = tiles.keys[first + j < tiles.count ? first + j : tiles.count - 1];
+  Vec s[R][SCORE_TILES];
   for (int r = 0; r < R; ++r)
-    for (int j = 0; j < TILES; ++j) s[r][j] = broadcast(0.0f);
+    for (int j = 0; j < SCORE_TILES; ++j) s[r][j] = broadcast(0.0f);
   if constexpr (sizeof(Element) == 2) {
     for (int d = 0; d < dim; d += 2) {
-      IVec keys[TILES];
-      for (int j = 0; j < TILES; ++j) keys[j] = load_ints(tiles.keys[j] + d * BLOCK);
+      IVec column[SCORE_TILES];
+      for (int j = 0; j < SCORE_TILES; ++j) column[j] = load_ints(keys[j] + d * BLOCK);
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) {
         const IVec pair = broadcast_pair(queries + r * dim + d);
-        for (int j = 0; j < TILES; ++j) s[r][j] = dot2(s[r][j], keys[j], pair);
+        for (int j = 0; j < SCORE_TILES; ++j) s[r][j] = dot2(s[r][j], column[j], pair);
       }
     }
   } else {
     for (int d = 0; d < dim; ++d) {
-      Vec keys[TILES];
-      for (int j = 0; j < TILES; ++j) keys[j] = load(tiles.keys[j] + d * BLOCK);
+      Vec column[SCORE_TILES];
+      for (int j = 0; j < SCORE_TILES; ++j) column[j] = load(keys[j] + d * BLOCK);
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) {
         const Vec value = broadcast(queries[r * dim + d]);
-        for (int j = 0; j < TILES; ++j) s[r][j] = fma(keys[j], value, s[r][j]);
+        for (int j = 0; j < SCORE_TILES; ++j) s[r][j] = fma(column[j], value, s[r][j]);
       }
     }
   }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < SCORE_TILES; ++j) store(out[r] + (first + j) * BLOCK, s[r][j]);
 }
 
-// Turns one row's scores into weights e^(score - top), moving its part to the new top.
+// One row's softmax: weights e^(score * scale - top) of the positions that it sees, zero elsewhere.
 template <class Element>
-void softmax_row(Vec* s, Range range, int position, float scale, int dim, float* out, float& top,
-                 float& sum, Element* weights) {
-  uint32_t bits[TILES], any = 0;
-  for (int j = 0; j < TILES; ++j) any |= bits[j] = visible(range, position + j * BLOCK);
-  if (!any) {
-    std::memset(weights, 0, CHUNK * sizeof(Element));
+void softmax_row(const float* scores, int num_tiles, Range range, int position, float scale,
+                 float& top, float& sum, Element* weights) {
+  Vec largest = broadcast(MASKED);
+  int from = num_tiles, to = 0;  // the tiles of which the row sees anything
+  for (int j = 0; j < num_tiles; ++j) {
+    const uint32_t bits = visible(range, position + j * BLOCK);
+    if (!bits) continue;
+    from = j < from ? j : from;
+    to = j + 1;
+    const Vec s = load(scores + j * BLOCK);
+    largest = max(largest, bits == 0xffff ? s : select(bits, s, broadcast(MASKED)));
+  }
+  if (from >= to) {
+    top = MASKED;
+    sum = 0;
+    std::memset(weights, 0, size_t(num_tiles * BLOCK) * sizeof(Element));
     return;
   }
-  Vec largest = broadcast(top);
-  for (int j = 0; j < TILES; ++j) {
-    if (!bits[j]) continue;
-    s[j] = mul(s[j], broadcast(scale));
-    if (bits[j] != 0xffff) s[j] = select(bits[j], s[j], broadcast(MASKED));
-    largest = max(largest, s[j]);
-  }
-  const float new_top = max_lane(largest);
-  if (new_top > top) {
-    alignas(64) float factors[LANES];
-    store(factors, exp(broadcast(top - new_top)));
-    for (int d = 0; d < dim; d += LANES)
-      store(out + d, mul(load(out + d), broadcast(factors[0])));
-    sum *= factors[0];
-    top = new_top;
-  }
+  top = max_lane(largest) * scale;
+  std::memset(weights, 0, size_t(from * BLOCK) * sizeof(Element));
+  std::memset(weights + to * BLOCK, 0, size_t((num_tiles - to) * BLOCK) * sizeof(Element));
   Vec total = broadcast(0.0f);
-  for (int j = 0; j < TILES; ++j) {
-    if (!bits[j]) {
-      std::memset(weights + j * BLOCK, 0, BLOCK * sizeof(Element));
-      continue;
-    }
-    Vec e = exp(sub(s[j], broadcast(top)));
-    if (bits[j] != 0xffff) e = select(bits[j], e, broadcast(0.0f));
+  for (int j = from; j < to; ++j) {
+    const uint32_t bits = visible(range, position + j * BLOCK);
+    Vec e = exp(fma(load(scores + j * BLOCK), broadcast(scale), broadcast(-top)));
+    if (bits != 0xffff) e = select(bits, e, broadcast(0.0f));
     total = add(total, e);
     if constexpr (sizeof(Element) == 2) store_bf16(weights + j * BLOCK, e);
     else store(weights + j * BLOCK, e);
   }
-  sum += sum_lanes(total);
+  sum = sum_lanes(total);
 }
 
-// out[r][first .. first + 16 * N - 1] += weights[r] times the values of `num_tiles` tiles.
+// out[r][first .. first + 16 * N - 1] = weights[r] times the tiles' values.
 template <int R, int N, class Element>
-void weigh(const Element (*weights)[CHUNK], const Tiles<Element>& tiles, int num_tiles, int dim,
-           int first, float* out) {
+void weigh(const Element (*weights)[SPLIT], const Tiles<Element>& tiles, int dim, int first,
+           float* out) {
   Vec acc[R][N];
   for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) acc[r][n] = load(out + r * dim + first + n * LANES);
-  for (int j = 0; j < num_tiles; ++j) {
+    for (int n = 0; n < N; ++n) acc[r][n] = broadcast(0.0f);
+  for (int j = 0; j < tiles.count; ++j) {
     if constexpr (sizeof(Element) == 2) {
       for (int t = 0; t < BLOCK; t += 2) {
         IVec values[N];
@@ -163,55 +167,52 @@ void weigh(const Element (*weights)[CHUNK], const Tiles<Element>& tiles, int num
     for (int n = 0; n < N; ++n) store(out + r * dim + first + n * LANES, acc[r][n]);
 }
 
-// R query rows take in the 64 positions from `position` on, of which `num_tiles` tiles are there.
+// R query rows over a split that begins at `position`.
 template <int R, class Element>
-void attend_chunk(const Element* queries, const Range* ranges, const Tiles<Element>& tiles,
-                  int num_tiles, int position, int dim, float scale, Part part) {
-  Vec s[R][TILES];
-  alignas(64) Element weights[R][CHUNK];
-  scores<R>(queries, tiles, dim, s);
+void attend(const Element* queries, const Range* ranges, const Tiles<Element>& tiles, int position,
+            int dim, float scale, Part part) {
+  alignas(64) float s[R][SPLIT];
+  alignas(64) Element weights[R][SPLIT];
+  for (int first = 0; first < tiles.count; first += SCORE_TILES)
+    scores<R>(queries, tiles, first, dim, s);
   for (int r = 0; r < R; ++r)
-    softmax_row<Element>(s[r], ranges[r], position, scale, dim, part.out + r * dim, part.top[r],
-                         part.sum[r], weights[r]);
+    softmax_row<Element>(s[r], tiles.count, ranges[r], position, scale, part.top[r], part.sum[r],
+                         weights[r]);
   int first = 0;
   for (; first + DIMS_AT_ONCE <= dim; first += DIMS_AT_ONCE)
-    weigh<R, 4>(weights, tiles, num_tiles, dim, first, part.out);
-  for (; first < dim; first += LANES) weigh<R, 1>(weights, tiles, num_tiles, dim, first, part.out);
+    weigh<R, 4>(weights, tiles, dim, first, part.out);
+  for (; first < dim; first += LANES) weigh<R, 1>(weights, tiles, dim, first, part.out);
 }
 
 template <class Element>
-using AttendChunk = void (*)(const Element*, const Range*, const Tiles<Element>&, int, int, int,
-                             float, Part);
+using Attend = void (*)(const Element*, const Range*, const Tiles<Element>&, int, int, float, Part);
 
 template <class Element, int... R>
-AttendChunk<Element> choose_attend(int rows, std::integer_sequence<int, R...>) {
-  static const AttendChunk<Element> table[] = {attend_chunk<R + 1, Element>...};
+Attend<Element> choose_attend(int rows, std::integer_sequence<int, R...>) {
+  static const Attend<Element> table[] = {attend<R + 1, Element>...};
   return table[rows - 1];
 }
 
 #if defined(SAPWOOD_TIER_AMX)
-inline void attend_chunk_amx(const bf16* queries, const Range* ranges, const Tiles<bf16>& tiles,
-                             int num_tiles, int position, int dim, float scale, Part part,
-                             int rows) {
-  alignas(64) float scores[amx::QUERY_ROWS * CHUNK];
-  alignas(64) bf16 weights[amx::QUERY_ROWS * CHUNK];
+inline void attend_amx(const bf16* queries, const Range* ranges, const Tiles<bf16>& tiles,
+                       int position, int dim, float scale, Part part, int rows) {
+  alignas(64) float scores[amx::QUERY_ROWS * SPLIT];
+  alignas(64) bf16 weights[amx::QUERY_ROWS * SPLIT];
   amx::configure_attention(rows);
-  amx::scores(queries, tiles.keys, num_tiles, dim, scores);
-  for (int r = 0; r < rows; ++r) {
-    Vec s[TILES];
-    for (int j = 0; j < TILES; ++j) s[j] = load(scores + r * CHUNK + j * BLOCK);
-    softmax_row<bf16>(s, ranges[r], position, scale, dim, part.out + r * dim, part.top[r],
-                      part.sum[r], weights + r * CHUNK);
-  }
-  amx::weigh(weights, tiles.values, num_tiles, dim, part.out);
+  for (int first = 0; first < tiles.count; first += SCORE_TILES)
+    amx::scores(queries, tiles.keys + first, std::min(SCORE_TILES, tiles.count - first), dim,
+                scores + first * BLOCK, SPLIT);
+  for (int r = 0; r < rows; ++r)
+    softmax_row<bf16>(scores + r * SPLIT, tiles.count, ranges[r], position, scale, part.top[r],
+                      part.sum[r], weights + r * SPLIT);
+  amx::weigh(weights, SPLIT, tiles.values, tiles.count, dim, part.out);
 }
 #endif
 
-// All rows take in the 64 positions from `position` on, a few rows at a time.
+// All rows over a split that begins at `position`, a few rows at a time.
 template <class Element>
 void attend_rows(const Element* queries, const Range* ranges, int count,
-                 const Tiles<Element>& tiles, int num_tiles, int position, int dim, float scale,
-                 Part part) {
+                 const Tiles<Element>& tiles, int position, int dim, float scale, Part part) {
 #if defined(SAPWOOD_TIER_AMX)
   constexpr int most = sizeof(Element) == 2 ? amx::QUERY_ROWS : QUERY_ROWS;
 #else
@@ -223,46 +224,43 @@ void attend_rows(const Element* queries, const Range* ranges, int count,
     const Part here{part.out + size_t(row) * size_t(dim), part.top + row, part.sum + row};
 #if defined(SAPWOOD_TIER_AMX)
     if constexpr (sizeof(Element) == 2) {
-      attend_chunk_amx(some, ranges + row, tiles, num_tiles, position, dim, scale, here, rows);
+      attend_amx(some, ranges + row, tiles, position, dim, scale, here, rows);
       continue;
     }
 #endif
     choose_attend<Element>(rows, std::make_integer_sequence<int, QUERY_ROWS>())(
-        some, ranges + row, tiles, num_tiles, position, dim, scale, here);
+        some, ranges + row, tiles, position, dim, scale, here);
   }
 }
 
 }  // namespace kernel
 
-// The tiles of 64 positions of one sequence, straight from its pages or, where a page is smaller
-// than a tile, put together in scratch memory.
+// The tiles of one sequence, straight from its pages or, where a page is smaller than a tile, put
+// together in scratch memory.
 template <class Element>
 class Loader {
  public:
   Loader(Kv<Element>& kv, int layer, int head, const int32_t* pages)
       : kv_(kv), layer_(layer), head_(head), pages_(pages) {}
 
-  // Positions up to `last` exist; returns how many tiles there are.
-  int load(int position, int last, Tiles<Element>& tiles) {
-    const int count = (last - position) / BLOCK + 1;
-    const int num_tiles = count < TILES ? count : TILES;
-    for (int j = 0; j < TILES; ++j) {
-      const int at = position + (j < num_tiles ? j : 0) * BLOCK;
+  // Positions `position` .. `last`, of one split.
+  Tiles<Element> load(int position, int last) {
+    Tiles<Element> tiles;
+    tiles.count = (last - position) / BLOCK + 1;
+    for (int j = 0; j < tiles.count; ++j) {
+      const int at = position + j * BLOCK;
       if (kv_.block == BLOCK) {
         const int page = pages_[at / kv_.page_size];
         const size_t start = size_t(at % kv_.page_size / BLOCK) * kv_.block_size;
         tiles.keys[j] = kv_.keys(layer_, page, head_) + start;
         tiles.values[j] = kv_.values(layer_, page, head_) + start;
-      } else if (j < num_tiles) {
+      } else {
         gather(at, last, j);
         tiles.keys[j] = &scratch_[size_t(j) * 2 * size_t(BLOCK * kv_.dim)];
         tiles.values[j] = tiles.keys[j] + size_t(BLOCK * kv_.dim);
-      } else {
-        tiles.keys[j] = tiles.keys[0];
-        tiles.values[j] = tiles.values[0];
       }
     }
-    return num_tiles;
+    return tiles;
   }
 
  private:
@@ -295,25 +293,15 @@ class Loader {
   Buffer<Element> scratch_;
 };
 
-// Rows `queries` [count][dim] over one split: fills `part` anew.
+// Rows `queries` [count][dim] over one split: fills `part`.
 template <class Element>
 void attend_split(Loader<Element>& loader, const Element* queries, const Range* ranges, int count,
                   int split, int dim, float scale, Part part) {
-  int first = ranges[0].first, last = ranges[0].last;
-  for (int r = 0; r < count; ++r) {
-    first = ranges[r].first < first ? ranges[r].first : first;
-    last = ranges[r].last > last ? ranges[r].last : last;
-    part.top[r] = MASKED;
-    part.sum[r] = 0;
-  }
-  std::memset(part.out, 0, size_t(count) * size_t(dim) * sizeof(float));
-  const int end = last + 1 < (split + 1) * SPLIT ? last + 1 : (split + 1) * SPLIT;
-  for (int position = split * SPLIT; position < end; position += CHUNK) {
-    if (position + CHUNK <= first) continue;
-    Tiles<Element> tiles;
-    const int num_tiles = loader.load(position, end - 1, tiles);
-    kernel::attend_rows(queries, ranges, count, tiles, num_tiles, position, dim, scale, part);
-  }
+  int last = ranges[0].last;
+  for (int r = 1; r < count; ++r) last = ranges[r].last > last ? ranges[r].last : last;
+  const int position = split * SPLIT, end = position + SPLIT - 1;
+  const Tiles<Element> tiles = loader.load(position, last < end ? last : end);
+  kernel::attend_rows(queries, ranges, count, tiles, position, dim, scale, part);
 }
 
 // Adds the next split's part of one row.

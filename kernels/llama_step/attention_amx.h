@@ -19,10 +19,11 @@ inline void configure_attention(int rows) {
   load_config(config);
 }
 
-// scores: float32 [rows][4 * 16]: queries [rows][dim] times the keys of up to four tiles of tokens.
+// scores[row][0 .. 63]: queries [rows][dim] times the keys of up to four tiles of tokens; `width`: of
+// a row of scores.
 inline void scores(const bf16* queries, const bf16* const* keys, int num_tiles, int dim,
-                   float* scores) {
-  constexpr size_t out_stride = 4 * BLOCK * sizeof(float);
+                   float* scores, int width) {
+  const size_t out_stride = size_t(width) * sizeof(float);
   const size_t stride = size_t(dim) * sizeof(bf16);
   publish(queries);
   _tile_zero(0);
@@ -70,21 +71,21 @@ inline void scores(const bf16* queries, const bf16* const* keys, int num_tiles, 
   _tile_stored(3, scores + 3 * BLOCK, out_stride);
 }
 
-// out [rows][dim] += weights [rows][64] times the values of the tiles.
-inline void weigh(const bf16* weights, const bf16* const* values, int num_tiles, int dim,
+// out [rows][dim] = weights [rows][width], of which 16 for each tile count, times the tiles' values.
+inline void weigh(const bf16* weights, int width, const bf16* const* values, int num_tiles, int dim,
                   float* out) {
   const size_t out_stride = size_t(dim) * sizeof(float), stride = size_t(dim) * 4;
+  const size_t weight_stride = size_t(width) * sizeof(bf16);
   publish(weights);
-  publish(out);
   int d = 0;
   for (; d + 64 <= dim; d += 64) {
-    _tile_loadd(0, out + d, out_stride);
-    _tile_loadd(1, out + d + 16, out_stride);
-    _tile_loadd(2, out + d + 32, out_stride);
-    _tile_loadd(3, out + d + 48, out_stride);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
     for (int j = 0; j < num_tiles; ++j) {
       const bf16* v = values[j] + 2 * d;
-      _tile_loadd(6, weights + j * BLOCK, 4 * BLOCK * sizeof(bf16));
+      _tile_loadd(6, weights + j * BLOCK, weight_stride);
       _tile_loadd(7, v, stride);
       _tile_dpbf16ps(0, 6, 7);
       _tile_loadd(7, v + 32, stride);
@@ -100,9 +101,9 @@ inline void weigh(const bf16* weights, const bf16* const* values, int num_tiles,
     _tile_stored(3, out + d + 48, out_stride);
   }
   for (; d < dim; d += 16) {
-    _tile_loadd(0, out + d, out_stride);
+    _tile_zero(0);
     for (int j = 0; j < num_tiles; ++j) {
-      _tile_loadd(6, weights + j * BLOCK, 4 * BLOCK * sizeof(bf16));
+      _tile_loadd(6, weights + j * BLOCK, weight_stride);
       _tile_loadd(7, values[j] + 2 * d, stride);
       _tile_dpbf16ps(0, 6, 7);
     }

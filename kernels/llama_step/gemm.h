@@ -4,6 +4,7 @@
 // additions in the order of k (quantised: one exact integer sum per group, then a chain over
 // groups), whatever the number of rows beside it: a row never depends on its neighbours.
 #pragma once
+#include <algorithm>
 #include <utility>
 
 #include "activations.h"
@@ -17,50 +18,54 @@ namespace sapwood {
 constexpr int STRIP = 2 * TILE;  // outputs of one call
 
 #if defined(SAPWOOD_AVX512)
-constexpr int MAX_ROWS = 12;  // accumulators of 12 rows x 2 tiles fill 24 of 32 registers
+constexpr int MAX_ROWS = 12;
 constexpr int TILES_AT_ONCE = 2;
 #else
 constexpr int MAX_ROWS = 4;
 constexpr int TILES_AT_ONCE = 1;
 #endif
 
-// What becomes of a row's 32 products: a reference to the caller's own function. A plain template
-// parameter would compile every kernel anew for each of them.
+// What becomes of some rows' products [rows][32]: a reference to the caller's own function of (first
+// row, rows, products). A plain template parameter would compile every kernel anew for each of them.
 class Finish {
  public:
   template <class F>
   Finish(F& function)
-      : function_(&function), call_([](void* f, int row, const float* values) {
-          (*static_cast<F*>(f))(row, values);
+      : function_(&function), call_([](void* f, int row, int rows, const float* products) {
+          (*static_cast<F*>(f))(row, rows, products);
         }) {}
-  void operator()(int row, const float* values) const { call_(function_, row, values); }
+  void operator()(int row, int rows, const float* products) const {
+    call_(function_, row, rows, products);
+  }
 
  private:
   void* function_;
-  void (*call_)(void*, int, const float*);
+  void (*call_)(void*, int, int, const float*);
 };
 
 namespace kernel {
 
-// out: [R rows][32] float32, of which this fills T tiles' columns.
+// R rows of one block; out: [R][32] float32, of which this fills T tiles' columns.
 template <int R, int T>
 void float32_tiles(const Matrix& w, int tile, const Rows& x, int row, float* out) {
   const float* weights[T];
   for (int t = 0; t < T; ++t) weights[t] = reinterpret_cast<const float*>(w.tile(tile + t));
-  const float* rows = x.floats.data() + size_t(row) * size_t(x.padded);
   Vec acc[R][T];
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T; ++t) acc[r][t] = broadcast(0.0f);
-  for (int k = 0; k < w.padded; ++k) {
-    Vec column[T];
-    for (int t = 0; t < T; ++t) {
-      column[t] = load(weights[t] + size_t(k) * TILE);
-      prefetch(weights[t] + size_t(k) * TILE + 512);
-    }
+  for (int g = 0, k = 0; g < x.groups(); ++g) {
+    const float* rows = x.floats.data() + x.at(row, g) * GROUP;
+    for (int i = 0; i < GROUP; ++i, ++k) {
+      Vec column[T];
+      for (int t = 0; t < T; ++t) {
+        column[t] = load(weights[t] + size_t(k) * TILE);
+        prefetch(weights[t] + size_t(k) * TILE + 512);
+      }
 #pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) {
-      const Vec value = broadcast(rows[size_t(r) * size_t(x.padded) + size_t(k)]);
-      for (int t = 0; t < T; ++t) acc[r][t] = fma(column[t], value, acc[r][t]);
+      for (int r = 0; r < R; ++r) {
+        const Vec value = broadcast(rows[r * GROUP + i]);
+        for (int t = 0; t < T; ++t) acc[r][t] = fma(column[t], value, acc[r][t]);
+      }
     }
   }
   for (int r = 0; r < R; ++r)
@@ -71,20 +76,22 @@ template <int R, int T>
 void bfloat16_tiles(const Matrix& w, int tile, const Rows& x, int row, float* out) {
   const bf16* weights[T];
   for (int t = 0; t < T; ++t) weights[t] = reinterpret_cast<const bf16*>(w.tile(tile + t));
-  const bf16* rows = x.halves.data() + size_t(row) * size_t(x.padded);
   Vec acc[R][T];
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T; ++t) acc[r][t] = broadcast(0.0f);
-  for (int k = 0; k < w.padded; k += 2) {
-    IVec pairs[T];
-    for (int t = 0; t < T; ++t) {
-      pairs[t] = load_ints(weights[t] + size_t(k) * TILE);
-      prefetch(weights[t] + size_t(k) * TILE + 1024);
-    }
+  for (int g = 0, k = 0; g < x.groups(); ++g) {
+    const bf16* rows = x.halves.data() + x.at(row, g) * GROUP;
+    for (int i = 0; i < GROUP; i += 2, k += 2) {
+      IVec pairs[T];
+      for (int t = 0; t < T; ++t) {
+        pairs[t] = load_ints(weights[t] + size_t(k) * TILE);
+        prefetch(weights[t] + size_t(k) * TILE + 1024);
+      }
 #pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) {
-      const IVec pair = broadcast_pair(rows + size_t(r) * size_t(x.padded) + size_t(k));
-      for (int t = 0; t < T; ++t) acc[r][t] = dot2(acc[r][t], pairs[t], pair);
+      for (int r = 0; r < R; ++r) {
+        const IVec pair = broadcast_pair(rows + r * GROUP + i);
+        for (int t = 0; t < T; ++t) acc[r][t] = dot2(acc[r][t], pairs[t], pair);
+      }
     }
   }
   for (int r = 0; r < R; ++r)
@@ -118,7 +125,6 @@ template <int R>
 void int8_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
   const int groups = x.groups();
   const fp16* scales = int8_scales(tile, groups);
-  const size_t first = size_t(row) * size_t(groups);
   Vec acc[R];
   for (int r = 0; r < R; ++r) acc[r] = broadcast(0.0f);
   for (int g = 0; g < groups; ++g, tile += 512) {
@@ -128,9 +134,10 @@ void int8_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
       prefetch(tile + j * 64 + 4096);
     }
     const Vec scale = load_halves(scales + g * TILE);
+    const size_t first = x.at(row, g);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const size_t at = first + size_t(r) * size_t(groups) + size_t(g);
+      const size_t at = first + size_t(r);
       // The numbers are stored 128 too large.
       const IVec start = broadcast_int(-128 * x.sums[at]);
       const Vec sum = group_sum(numbers, x.bytes.data() + at * GROUP, start);
@@ -144,7 +151,6 @@ template <int R>
 void int4_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
   const int groups = x.groups();
   const fp16* scales = int4_scales(tile, groups);
-  const size_t first = size_t(row) * size_t(groups);
   Vec acc[R];
   for (int r = 0; r < R; ++r) acc[r] = broadcast(0.0f);
   for (int g = 0; g < groups; ++g, tile += 256) {
@@ -157,9 +163,10 @@ void int4_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
     }
     const Vec scale = load_halves(scales + g * 2 * TILE);
     const Vec minimum = load_halves(scales + g * 2 * TILE + TILE);
+    const size_t first = x.at(row, g);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
-      const size_t at = first + size_t(r) * size_t(groups) + size_t(g);
+      const size_t at = first + size_t(r);
       const Vec sum = group_sum(numbers, x.bytes.data() + at * GROUP, broadcast_int(0));
       acc[r] = fma(sum, mul(scale, broadcast(x.scales[at])), acc[r]);
       acc[r] = fma(minimum, broadcast(x.offsets[at]), acc[r]);
@@ -195,38 +202,37 @@ inline Kernel choose(Format format, int rows) {
 
 }  // namespace kernel
 
-// Multiplies rows first .. first + count - 1 by a strip and gives each to `finish(row, values)`,
-// values: float32 [32], the bias added.
+// Multiplies rows first .. first + count - 1 by a strip and gives them to `finish(row, rows, products)`,
+// some at a time; products: float32 [rows][32], the bias added.
 inline void multiply_strip(const Matrix& w, int strip, const Rows& x, int first, int count,
                            Finish finish) {
   const float* bias = w.bias.size() ? w.bias.data() + strip * STRIP : nullptr;
   const auto hand_over = [&](int row, int rows, float* out) {
-    for (int r = 0; r < rows; ++r) {
-      float* values = out + r * STRIP;
-      if (bias) {
-        store(values, add(load(values), load(bias)));
-        store(values + TILE, add(load(values + TILE), load(bias + TILE)));
+    if (bias) {
+      const Vec low = load(bias), high = load(bias + TILE);
+      for (float* values = out; values < out + rows * STRIP; values += STRIP) {
+        store(values, add(load(values), low));
+        store(values + TILE, add(load(values + TILE), high));
       }
-      finish(row + r, values);
     }
+    finish(row, rows, out);
   };
 #if defined(SAPWOOD_TIER_AMX)
   if (w.format == Format::BFLOAT16) {
     amx::multiply_bfloat16(w, strip, x, first, count, hand_over);
     return;
   }
-  if (is_quantized(w.format) && count >= amx::QUANTIZED_ROWS) {
-    const int blocks = count / amx::QUANTIZED_ROWS;
+  if (is_quantized(w.format) && count >= ROW_BLOCK && first % ROW_BLOCK == 0) {
+    const int blocks = count / ROW_BLOCK;
     amx::multiply_quantized(w, strip, x, first, blocks, hand_over);
-    first += blocks * amx::QUANTIZED_ROWS;
-    count -= blocks * amx::QUANTIZED_ROWS;
+    first += blocks * ROW_BLOCK;
+    count -= blocks * ROW_BLOCK;
   }
 #endif
   alignas(64) float out[MAX_ROWS * STRIP];
   for (int row = first, end = first + count; row < end;) {
-    const int left = end - row;
-    // Two blocks of the same size rather than a full and a tiny one.
-    const int rows = left <= MAX_ROWS ? left : left >= 2 * MAX_ROWS ? MAX_ROWS : (left + 1) / 2;
+    const int left = std::min(end - row, ROW_BLOCK - row % ROW_BLOCK);
+    const int rows = left <= MAX_ROWS ? left : (left + 1) / 2;
     kernel::choose(w.format, rows)(w, strip, x, row, out);
     hand_over(row, rows, out);
     row += rows;
@@ -237,11 +243,11 @@ namespace scalar {
 
 // What a row stands for after it was put into its form.
 inline float value(const Rows& x, int row, int k) {
-  const size_t at = size_t(row) * size_t(x.padded) + size_t(k);
+  const size_t group = x.at(row, k / GROUP), at = group * GROUP + size_t(k % GROUP);
   switch (x.format) {
     case Format::FLOAT32: return x.floats[at];
     case Format::BFLOAT16: return to_float(x.halves[at]);
-    default: return x.scales[at / GROUP] * float(x.bytes[at]);
+    default: return x.scales[group] * float(x.bytes[at]);
   }
 }
 

@@ -4,11 +4,16 @@
 // Owns: the tile registers while a product runs. Bfloat16 adds in the instruction's own order, the
 // same for every row count; bytes give exact integers, so a quantised result equals gemm.h's to the bit.
 #pragma once
+#include <algorithm>
+#include <utility>
+
 #include "activations.h"
 #include "amx.h"
 #include "weights.h"
 
 namespace sapwood::amx {
+
+// ---- bfloat16 ------------------------------------------------------------------------------
 
 // Tiles 0-3: results [row half][output half]; 4, 5: rows; 6, 7: weights.
 // `low`, `high`: rows of the two row tiles, at least one each.
@@ -20,15 +25,15 @@ inline void configure_product(int low, int high) {
   load_config(config);
 }
 
-// out: [rows][32] float32 for up to 32 rows.
-inline void multiply_block(const Matrix& w, int strip, const Rows& x, int row, int rows,
+// Up to 32 rows, from a block's first one on where they are more than that block's; out: [rows][32].
+inline void multiply_block(const bf16* t0, const bf16* t1, const Rows& x, int row, int rows,
                            float* out) {
-  const int low = rows < 16 ? rows : 16, high = rows - low;
-  const size_t stride = size_t(x.padded) * 2, out_stride = 2 * TILE * 4;
-  const bf16* t0 = reinterpret_cast<const bf16*>(w.tile(2 * strip));
-  const bf16* t1 = reinterpret_cast<const bf16*>(w.tile(2 * strip + 1));
-  const bf16* x0 = x.halves.data() + size_t(row) * size_t(x.padded);
-  const bf16* x1 = x0 + 16 * size_t(x.padded);
+  const int low = rows < ROW_BLOCK ? rows : ROW_BLOCK, high = rows - low;
+  constexpr size_t stride = GROUP * sizeof(bf16), out_stride = 2 * TILE * sizeof(float);
+  constexpr size_t group_size = ROW_BLOCK * GROUP;
+  const bf16* x0 = x.halves.data() + x.at(row, 0) * GROUP;
+  const bf16* x1 = x0 + size_t(x.groups()) * group_size;
+  const int groups = x.groups();
   configure_product(low, high ? high : 1);
   publish(x0);
   _tile_zero(0);
@@ -36,28 +41,28 @@ inline void multiply_block(const Matrix& w, int strip, const Rows& x, int row, i
   if (high) {
     _tile_zero(2);
     _tile_zero(3);
-    for (int k = 0; k < w.padded; k += 32) {
-      _tile_loadd(4, x0 + k, stride);
-      _tile_loadd(6, t0 + size_t(k) * TILE, 64);
-      _tile_loadd(7, t1 + size_t(k) * TILE, 64);
+    for (int g = 0; g < groups; ++g, t0 += GROUP * TILE, t1 += GROUP * TILE) {
+      _tile_loadd(4, x0 + size_t(g) * group_size, stride);
+      _tile_loadd(6, t0, 64);
+      _tile_loadd(7, t1, 64);
       _tile_dpbf16ps(0, 4, 6);
       _tile_dpbf16ps(1, 4, 7);
-      _tile_loadd(5, x1 + k, stride);
+      _tile_loadd(5, x1 + size_t(g) * group_size, stride);
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
     _tile_stored(2, out + 16 * 2 * TILE, out_stride);
     _tile_stored(3, out + 16 * 2 * TILE + TILE, out_stride);
   } else {
-    for (int k = 0; k < w.padded; k += 32) {
+    for (int g = 0; g < groups; ++g, t0 += GROUP * TILE, t1 += GROUP * TILE) {
       for (int line = 0; line < 16; ++line) {
-        prefetch(t0 + size_t(k) * TILE + line * 32 + 2048);
-        prefetch(t1 + size_t(k) * TILE + line * 32 + 2048);
+        prefetch(t0 + line * 32 + 2048);
+        prefetch(t1 + line * 32 + 2048);
       }
-      _tile_loadd(4, x0 + k, stride);
-      _tile_loadd(6, t0 + size_t(k) * TILE, 64);
+      _tile_loadd(4, x0 + size_t(g) * group_size, stride);
+      _tile_loadd(6, t0, 64);
       _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, t1 + size_t(k) * TILE, 64);
+      _tile_loadd(7, t1, 64);
       _tile_dpbf16ps(1, 4, 7);
     }
   }
@@ -65,22 +70,31 @@ inline void multiply_block(const Matrix& w, int strip, const Rows& x, int row, i
   _tile_stored(1, out + TILE, out_stride);
 }
 
+// A block's products are handed over while the next one's are computed: read at once, they would
+// still be on their way from the tile registers.
 template <class HandOver>
 void multiply_bfloat16(const Matrix& w, int strip, const Rows& x, int first, int count,
-                    HandOver&& hand_over) {
-  alignas(64) float out[32 * 2 * TILE];
-  for (int row = first, end = first + count; row < end; row += 32) {
-    const int rows = end - row < 32 ? end - row : 32;
-    multiply_block(w, strip, x, row, rows, out);
-    hand_over(row, rows, out);
+                       HandOver&& hand_over) {
+  alignas(64) float out[2][2 * ROW_BLOCK * 2 * TILE];
+  const bf16* t0 = reinterpret_cast<const bf16*>(w.tile(2 * strip));
+  const bf16* t1 = reinterpret_cast<const bf16*>(w.tile(2 * strip + 1));
+  int turn = 0, before = first, waiting = 0;
+  for (int row = first, end = first + count; row < end;) {
+    const int start = row % ROW_BLOCK;
+    const int rows = std::min(end - row, start ? ROW_BLOCK - start : 2 * ROW_BLOCK);
+    multiply_block(t0, t1, x, row, rows, out[turn]);
+    turn = 1 - turn;
+    if (waiting) hand_over(before, waiting, out[turn]);
+    before = row;
+    waiting = rows;
+    row += rows;
   }
+  if (waiting) hand_over(before, waiting, out[1 - turn]);
 }
 
 // ---- quantised -----------------------------------------------------------------------------
 
-constexpr int QUANTIZED_ROWS = 16;  // taken at a time; the plain dot products take what is left
-
-// Tiles 0, 1: results; 4, 5: rows x 32 bytes; 6, 7: 8 quads x 16 outputs.
+// Tiles 0-3: results [row half][output half]; 4, 5: rows x 32 bytes; 6, 7: 8 quads x 16 outputs.
 inline void configure_int8() {
   if (!is_new(INT8_LAYOUT)) return;
   Config config;
@@ -105,86 +119,111 @@ inline void unpack_numbers(Format format, const uint8_t* tile, int groups, int8_
   }
 }
 
-// The integer sums of one group, [16][16], in either of two sets of registers, so that neighbouring
-// groups do not wait for one another. (The instructions want their registers as literals.)
-inline void even_group(const int8_t* bytes, size_t stride, const int8_t* numbers, int32_t* sums) {
+constexpr int GROUPS_AT_ONCE = 4;  // their sums, 16 KB, stay in the first-level cache
+constexpr int SUMS = ROW_BLOCK * TILE;
+
+// The integer sums of one group, [row half][output half][16][16]; the second half of the rows only
+// where it is there.
+inline void multiply_group(const int8_t* low, const int8_t* high, const int8_t* n0, const int8_t* n1,
+                           int32_t* sums) {
+  constexpr size_t stride = TILE * sizeof(int32_t);
+  _tile_loadd(4, low, GROUP);
+  _tile_loadd(6, n0, 64);
   _tile_zero(0);
-  _tile_loadd(4, bytes, stride);
-  _tile_loadd(6, numbers, 64);
   _tile_dpbssd(0, 4, 6);
-  _tile_stored(0, sums, TILE * sizeof(int32_t));
-}
-inline void odd_group(const int8_t* bytes, size_t stride, const int8_t* numbers, int32_t* sums) {
+  _tile_loadd(7, n1, 64);
   _tile_zero(1);
-  _tile_loadd(5, bytes, stride);
-  _tile_loadd(7, numbers, 64);
-  _tile_dpbssd(1, 5, 7);
-  _tile_stored(1, sums, TILE * sizeof(int32_t));
+  _tile_dpbssd(1, 4, 7);
+  if (high) {
+    _tile_loadd(5, high, GROUP);
+    _tile_zero(2);
+    _tile_dpbssd(2, 5, 6);
+    _tile_zero(3);
+    _tile_dpbssd(3, 5, 7);
+  }
+  _tile_stored(0, sums, stride);
+  _tile_stored(1, sums + SUMS, stride);
+  if (high) {
+    _tile_stored(2, sums + 2 * SUMS, stride);
+    _tile_stored(3, sums + 3 * SUMS, stride);
+  }
 }
 
-// 16 rows by one tile of 16 outputs; out: [16][32], of which 16 columns are filled.
-template <bool HAS_MINIMUM>
-void quantized_block(const int8_t* numbers, const fp16* scales, const Rows& x, int row, float* out) {
-  constexpr int AHEAD = 2;  // groups between a tile's store and the loads of it: loads right behind
-                            // the store would wait until it has left the store buffer
-  const int groups = x.groups();
-  const size_t first = size_t(row) * size_t(groups), stride = size_t(x.padded);
-  const int8_t* bytes = x.bytes.data() + first * GROUP;
-  const float* row_scales = x.scales.data() + first;
-  const float* offsets = x.offsets.data() + first;
-  alignas(64) int32_t sums[4][16 * TILE];
-  Vec acc[QUANTIZED_ROWS];
-  for (Vec& a : acc) a = _mm512_setzero_ps();
-  const auto multiply = [&](int g) {
-    if (g >= groups) return;
-    const int8_t* some = bytes + size_t(g) * GROUP;
-    if (g % 2) odd_group(some, stride, numbers + size_t(g) * 512, sums[g % 4]);
-    else even_group(some, stride, numbers + size_t(g) * 512, sums[g % 4]);
-  };
-  for (int g = 0; g < AHEAD; ++g) multiply(g);
+// Adds some groups' sums to 16 rows of 16 outputs. The rows are written out one by one: the compiler
+// keeps an array that is indexed in a loop in memory.
+template <bool HAS_MINIMUM, int... R>
+void add_groups(const int32_t* sums, int groups, const fp16* scales, const float* row_scales,
+                const float* offsets, float* out, std::integer_sequence<int, R...>) {
+  Vec acc[] = {load(out + R * 2 * TILE)...};
   for (int g = 0; g < groups; ++g) {
-    multiply(g + AHEAD);
-    const int32_t* here = sums[g % 4];
-    const fp16* group_scales = scales + g * (HAS_MINIMUM ? 2 * TILE : TILE);
-    const Vec scale = load_halves(group_scales);
-    const Vec minimum = HAS_MINIMUM ? load_halves(group_scales + TILE) : scale;
-    const float* scale_at = row_scales + g;
-    const float* offset_at = offsets + g;
-#pragma GCC unroll 16
-    for (int r = 0; r < QUANTIZED_ROWS; ++r) {
-      const size_t at = size_t(r) * size_t(groups);
-      const Vec sum = to_floats(load_ints(here + r * TILE));
-      acc[r] = fma(sum, mul(scale, broadcast(scale_at[at])), acc[r]);
-      if (HAS_MINIMUM) acc[r] = fma(minimum, broadcast(offset_at[at]), acc[r]);
+    const Vec scale = load_halves(scales);
+    ((acc[R] = fma(to_floats(load_ints(sums + R * TILE)), mul(scale, broadcast(row_scales[R])),
+                   acc[R])),
+     ...);
+    if constexpr (HAS_MINIMUM) {
+      const Vec minimum = load_halves(scales + TILE);
+      ((acc[R] = fma(minimum, broadcast(offsets[R]), acc[R])), ...);
+    }
+    sums += 4 * SUMS;
+    scales += HAS_MINIMUM ? 2 * TILE : TILE;
+    row_scales += ROW_BLOCK;
+    offsets += ROW_BLOCK;
+  }
+  (store(out + R * 2 * TILE, acc[R]), ...);
+}
+
+// One or two blocks of rows by a strip; numbers: its tiles', one behind the other; out: [rows][32].
+template <bool HAS_MINIMUM>
+void quantized_blocks(const int8_t* numbers, const fp16* const* scales, const Rows& x, int row,
+                      int blocks, float* out) {
+  constexpr auto all = std::make_integer_sequence<int, ROW_BLOCK>();
+  constexpr int SCALES = HAS_MINIMUM ? 2 * TILE : TILE;
+  const int groups = x.groups();
+  const size_t first = x.at(row, 0), second = x.at(row + ROW_BLOCK, 0);
+  const int8_t *bytes = x.bytes.data(), *other = numbers + size_t(groups) * 512;
+  alignas(64) int32_t sums[GROUPS_AT_ONCE * 4 * SUMS];
+  std::fill_n(out, blocks * ROW_BLOCK * 2 * TILE, 0.0f);
+  for (int g = 0; g < groups; g += GROUPS_AT_ONCE) {
+    const int count = std::min(GROUPS_AT_ONCE, groups - g);
+    for (int i = 0; i < count; ++i) {
+      const size_t at = size_t(g + i) * ROW_BLOCK, number = size_t(g + i) * 512;
+      multiply_group(bytes + (first + at) * GROUP,
+                     blocks > 1 ? bytes + (second + at) * GROUP : nullptr, numbers + number,
+                     other + number, sums + i * 4 * SUMS);
+    }
+    for (int half = 0; half < 2 * blocks; ++half) {
+      const size_t at = (half < 2 ? first : second) + size_t(g) * ROW_BLOCK;
+      add_groups<HAS_MINIMUM>(sums + half * SUMS, count, scales[half % 2] + g * SCALES,
+                              x.scales.data() + at, x.offsets.data() + at,
+                              out + half / 2 * ROW_BLOCK * 2 * TILE + half % 2 * TILE, all);
     }
   }
-  for (int r = 0; r < QUANTIZED_ROWS; ++r) store(out + r * 2 * TILE, acc[r]);
 }
 
-// Rows first .. first + 16 * blocks - 1 by a strip.
+// Rows first .. first + 16 * blocks - 1, whole blocks, by a strip.
 template <class HandOver>
 void multiply_quantized(const Matrix& w, int strip, const Rows& x, int first, int blocks,
                         HandOver&& hand_over) {
   static thread_local Buffer<int8_t> numbers;
-  alignas(64) float out[QUANTIZED_ROWS * 2 * TILE];
+  alignas(64) float out[2 * ROW_BLOCK * 2 * TILE];
   const int groups = w.groups();
   const size_t size = size_t(groups) * 512;
   numbers.reserve(2 * size);
-  for (int t = 0; t < 2; ++t)
-    unpack_numbers(w.format, w.tile(2 * strip + t), groups, numbers.data() + size_t(t) * size);
+  const fp16* scales[2];
+  for (int t = 0; t < 2; ++t) {
+    const uint8_t* tile = w.tile(2 * strip + t);
+    unpack_numbers(w.format, tile, groups, numbers.data() + size_t(t) * size);
+    scales[t] = w.format == Format::INT8 ? int8_scales(tile, groups) : int4_scales(tile, groups);
+  }
   configure_int8();
   publish(numbers.data());
-  for (int block = 0; block < blocks; ++block) {
-    const int row = first + block * QUANTIZED_ROWS;
-    for (int t = 0; t < 2; ++t) {
-      const uint8_t* tile = w.tile(2 * strip + t);
-      const int8_t* mine = numbers.data() + size_t(t) * size;
-      if (w.format == Format::INT8)
-        quantized_block<false>(mine, int8_scales(tile, groups), x, row, out + t * TILE);
-      else
-        quantized_block<true>(mine, int4_scales(tile, groups), x, row, out + t * TILE);
-    }
-    hand_over(row, QUANTIZED_ROWS, out);
+  for (int block = 0; block < blocks; block += 2) {
+    const int row = first + block * ROW_BLOCK, here = std::min(2, blocks - block);
+    if (w.format == Format::INT8)
+      quantized_blocks<false>(numbers.data(), scales, x, row, here, out);
+    else
+      quantized_blocks<true>(numbers.data(), scales, x, row, here, out);
+    hand_over(row, here * ROW_BLOCK, out);
   }
 }
 

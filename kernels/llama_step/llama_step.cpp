@@ -188,9 +188,9 @@ EXPORT int sapwood_pack(ModelBase* model, int layer, int kind, int first, int co
     constexpr int step = 64;  // whole tiles, so that no two threads write one
     const int start = first / TILE * TILE;
     Work work;
-    model->pool.run([&](int) {
+    model->pool.run([&](Member me) {
       Buffer<float> scratch(size_t(matrix->padded));
-      work.run((first + count - start + step - 1) / step, [&](int unit) {
+      work.run(me, (first + count - start + step - 1) / step, [&](int unit) {
         const int from = std::max(first, start + unit * step);
         const int to = std::min(first + count, start + (unit + 1) * step);
         for (int row = from; row < to; ++row)

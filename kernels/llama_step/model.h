@@ -99,23 +99,26 @@ class Model final : public ModelBase {
   };
 
   void prepare(const StepArgs& args);
-  void run(const StepArgs& args, int thread);
-  void embed(const StepArgs& args);
+  void run(const StepArgs& args, Member me);
+  void embed(const StepArgs& args, Member me);
   template <class Put>
-  const Rows& make_rows(Rows& shared, Rows& own, int inputs, int count, Work& work, Put&& put);
+  const Rows& make_rows(Rows& shared, Rows& own, int inputs, int count, Work& work, Member me,
+                        Put&& put);
   const Rows& normalize(const float* residual, const float* weight, Format format, int count,
-                        Work& work, int thread);
+                        Work& work, Member me);
   void rotate_and_store(int layer, int token, int head);
   void rotate_head(int token, const float* weight, float* values) const;
-  void attend(int layer, LayerWork& work, int thread);
-  void attend_long(int layer, int head, const LongUnit& unit, int thread);
-  void attend_short(int layer, int head, const ShortUnit& unit, int thread);
+  void attend(int layer, LayerWork& work, Member me);
+  void attend_long(int layer, int head, const LongUnit& unit, Member me);
+  void attend_short(int layer, int head, const ShortUnit& unit, Member me);
   void merge_short(int token, float* merged);
-  void gate_up(const Layer& layer, const Rows& in, Rows& out, int count, Work& work, int thread);
-  void add_product(const Matrix& w, const Rows& in, int count, float* residual, Work& work);
-  void project_head(const StepArgs& args, int thread);
-  template <class FinishStrip>
-  void product(const Matrix& w, const Rows& in, int count, Work& work, FinishStrip&& finish);
+  void gate_up(const Layer& layer, const Rows& in, Rows& out, int count, Work& work, Member me);
+  void add_product(const Matrix& w, const Rows& in, int count, float* residual, Work& work,
+                   Member me);
+  void project_head(const StepArgs& args, Member me);
+  template <class FinishRow>
+  void product(const Matrix& w, const Rows& in, int count, Work& work, Member me,
+               FinishRow&& finish);
 
   // Scratch of one thread.
   struct Scratch {
@@ -125,13 +128,13 @@ class Model final : public ModelBase {
     Buffer<float> part, merged;  // [rows][dim]
     Buffer<float> tops, sums, merged_tops, merged_sums;
     std::vector<Range> ranges;
-    Buffer<float> inner;         // [rows][32]
+    Buffer<float> inner;         // [unit's rows][32]
     std::vector<Best> best;
   };
 
   // Up to this many tokens each thread makes the rows it reads by itself: dearer, but no waiting.
   static constexpr int ALONE = 2;
-  static constexpr size_t ROW_BLOCK_BYTES = 512 << 10;
+  static constexpr int UNIT_ROWS = 96;  // whole blocks of every tier
 
   int stride_ = 0, qkv_stride_ = 0;
   Plan plan_;

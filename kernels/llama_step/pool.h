@@ -20,15 +20,28 @@ inline void pause() {
 #endif
 }
 
-// One phase: units 0 .. total - 1 in any order, by whoever is free.
+// One of a crew's threads.
+struct Member {
+  int index, count;
+};
+
+// One phase: units 0 .. total - 1, each done once. Every thread begins in a range of its own, so that
+// it goes through memory in order and finds what it wrote in the phase before; whoever has finished
+// its range helps in the others.
 class alignas(64) Work {
  public:
   // Takes units until there are none, then waits until all of them are done.
   template <class F>
-  void run(int total, F&& unit) {
-    for (int index; (index = next_.fetch_add(1, std::memory_order_relaxed)) < total;) {
-      unit(index);
-      if (done_.fetch_add(1, std::memory_order_acq_rel) == total - 1) done_.notify_all();
+  void run(Member me, int total, F&& unit) {
+    const int ranges = me.count < MAX_RANGES ? me.count : MAX_RANGES;
+    for (int i = 0; i < ranges; ++i) {
+      const int range = (me.index + i) % ranges;
+      const int first = int(int64_t(total) * range / ranges);
+      const int end = int(int64_t(total) * (range + 1) / ranges);
+      for (int at; (at = first + next_[range].fetch_add(1, std::memory_order_relaxed)) < end;) {
+        unit(at);
+        if (done_.fetch_add(1, std::memory_order_acq_rel) == total - 1) done_.notify_all();
+      }
     }
     for (int spins = 0; spins < SPINS; ++spins) {
       if (done_.load(std::memory_order_acquire) >= total) return;
@@ -37,17 +50,15 @@ class alignas(64) Work {
     for (int done; (done = done_.load(std::memory_order_acquire)) < total;) done_.wait(done);
   }
 
-  // Has somebody taken every unit? Then what a thread prepares for its own share is not needed.
-  bool is_taken(int total) const { return next_.load(std::memory_order_relaxed) >= total; }
-
   void reset() {
-    next_.store(0, std::memory_order_relaxed);
+    for (std::atomic<int>& next : next_) next.store(0, std::memory_order_relaxed);
     done_.store(0, std::memory_order_relaxed);
   }
 
  private:
-  static constexpr int SPINS = 4000;
-  std::atomic<int> next_{0}, done_{0};
+  static constexpr int SPINS = 4000, MAX_RANGES = 12;
+  std::atomic<int> next_[MAX_RANGES] = {};  // units taken of each range
+  std::atomic<int> done_{0};
 };
 
 class Pool {
@@ -69,14 +80,14 @@ class Pool {
 
   int size() const { return num_threads_; }
 
-  // Calls job(thread index) here, as index 0, and on every other thread that comes in time; returns
-  // when this one is through and all that had joined have left. The job's work must be in phases.
-  void run(const std::function<void(int)>& job) {
+  // Calls job(member) here, as index 0, and on every other thread that comes in time; returns when this
+  // one is through and all that had joined have left. The job's work must be in phases.
+  void run(const std::function<void(Member)>& job) {
     job_ = &job;
     members_.store(OPEN, std::memory_order_release);
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();
-    job(0);
+    job({0, num_threads_});
     members_.fetch_and(~OPEN, std::memory_order_acq_rel);
     for (int spins = 0; members_.load(std::memory_order_acquire) != 0; ++spins) {
       if (spins < SPINS_BETWEEN) pause();
@@ -105,14 +116,14 @@ class Pool {
       seen = round_.load(std::memory_order_acquire);
       if (stopping_) return;
       if (!join()) continue;
-      (*job_)(index);
+      (*job_)({index, num_threads_});
       members_.fetch_sub(1, std::memory_order_acq_rel);
     }
   }
 
   const int num_threads_;
   std::vector<std::thread> threads_;
-  const std::function<void(int)>* job_ = nullptr;
+  const std::function<void(Member)>* job_ = nullptr;
   alignas(64) std::atomic<int> round_{0};
   alignas(64) std::atomic<int> members_{0};
   std::atomic<bool> stopping_{false};

@@ -103,12 +103,8 @@ inline void store_ints(int32_t* p, IVec v) { _mm512_storeu_si512(p, v); }
 inline Vec select(uint32_t keep, Vec v, Vec other) {
   return _mm512_mask_blend_ps(__mmask16(keep), other, v);
 }
-// 2^n for whole n in [-126, 127].
-inline Vec power_of_two(Vec n) {
-  const IVec shifted = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n),
-                                                          _mm512_set1_epi32(127)), 23);
-  return _mm512_castsi512_ps(shifted);
-}
+// v * 2^n for whole n in [-126, 127].
+inline Vec scale_by_two(Vec v, Vec n) { return _mm512_scalef_ps(v, n); }
 inline Vec round_even(Vec v) { return _mm512_roundscale_ps(v, 0); }
 
 inline void store_bytes(int8_t* p, IVec v) {  // 16 int32 in [-128, 127] -> 16 int8
@@ -252,9 +248,9 @@ inline IVec round_to_ints(Vec a) {
   const Vec whole = round_even(a);
   return each_int([&](int i) { return __builtin_convertvector(whole.piece[i], IPiece); });
 }
-inline Vec power_of_two(Vec n) {
+inline Vec scale_by_two(Vec v, Vec n) {
   return each([&](int i) {
-    return Piece((__builtin_convertvector(n.piece[i], IPiece) + 127) << 23);
+    return v.piece[i] * Piece((__builtin_convertvector(n.piece[i], IPiece) + 127) << 23);
   });
 }
 inline float max_lane(Vec a) {
@@ -336,6 +332,7 @@ inline void store_bf16(bf16* p, Vec v) {
 #endif
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }  // second-level cache
 
 inline IVec broadcast_pair(const bf16* p) {  // two bfloat16, or four bytes, to every lane
   int32_t word;
@@ -364,7 +361,7 @@ inline Vec exp(Vec x) {
   p = fma(p, f, broadcast(2.4022651e-1f));
   p = fma(p, f, broadcast(6.9314718e-1f));
   p = fma(p, f, broadcast(1.0f));
-  return mul(p, power_of_two(whole));
+  return scale_by_two(p, whole);
 }
 
 // A scalar twin for the merge of attention parts: the same arithmetic on one lane.

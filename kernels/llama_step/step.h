@@ -9,7 +9,7 @@ namespace sapwood {
 template <class Element>
 void Model<Element>::step(const StepArgs& args) {
   prepare(args);
-  pool.run([&](int thread) { run(args, thread); });
+  pool.run([&](Member me) { run(args, me); });
 }
 
 template <class Element>
@@ -61,61 +61,58 @@ void Model<Element>::prepare(const StepArgs& args) {
     s.merged_sums.reserve(rows);
     s.ranges.resize(rows);
     s.best.assign(size_t(args.num_rows), {-std::numeric_limits<float>::infinity(), -1});
-    s.inner.reserve(std::max(tokens, size_t(args.num_rows)) * GROUP);
+    s.inner.reserve(size_t(UNIT_ROWS) * GROUP);
   }
 }
 
-// Which rows of the layers' linear maps are taken together, and by whom: blocks of rows that stay in
-// the second-level cache, strip by strip.
+// Units of a linear map: blocks of rows that stay in the second-level cache, strip by strip.
 template <class Element>
-template <class FinishStrip>
-void Model<Element>::product(const Matrix& w, const Rows& in, int count, Work& work,
-                             FinishStrip&& finish) {
-  const size_t row_bytes = size_t(in.padded) * (in.format == Format::FLOAT32    ? 4
-                                                : in.format == Format::BFLOAT16 ? 2
-                                                                                : 1);
-  const int most = std::max(int(ROW_BLOCK_BYTES / row_bytes) / 96 * 96, 96);
-  const int blocks = (count + most - 1) / most, strips = w.tiles() / 2;
-  work.run(blocks * strips, [&](int unit) {
-    const int first = unit / strips * most;
-    auto finish_row = [&](int row, const float* values) { finish(unit % strips, row, values); };
-    multiply_strip(w, unit % strips, in, first, std::min(most, count - first), finish_row);
+template <class FinishRow>
+void Model<Element>::product(const Matrix& w, const Rows& in, int count, Work& work, Member me,
+                             FinishRow&& finish) {
+  const int blocks = (count + UNIT_ROWS - 1) / UNIT_ROWS, strips = w.tiles() / 2;
+  work.run(me, blocks * strips, [&](int unit) {
+    const int first = unit / strips * UNIT_ROWS, strip = unit % strips;
+    auto finish_rows = [&](int row, int rows, const float* products) {
+      for (int r = 0; r < rows; ++r) finish(strip, row + r, products + r * STRIP);
+    };
+    multiply_strip(w, strip, in, first, std::min(UNIT_ROWS, count - first), finish_rows);
   });
 }
 
 template <class Element>
-void Model<Element>::run(const StepArgs& args, int thread) {
+void Model<Element>::run(const StepArgs& args, Member me) {
 #if defined(SAPWOOD_TIER_AMX)
   const amx::Session session;
 #endif
   const int count = args.num_tokens, width = shape.heads * shape.head_dim;
   auto before = std::chrono::steady_clock::now();
   const auto clock = [&](Phase phase) {
-    if (thread != 0) return;
+    if (me.index != 0) return;
     const auto now = std::chrono::steady_clock::now();
     seconds[phase] += std::chrono::duration<double>(now - before).count();
     before = now;
   };
 
-  embed(args);
+  embed(args, me);
   clock(EMBED);
   for (int l = 0; l < shape.layers; ++l) {
     Layer& layer = layers[size_t(l)];
     LayerWork& work = layer_work_[size_t(l)];
     const Rows& in = normalize(x_.data(), layer.input_norm.data(), layer.qkv.format, count,
-                               work.input, thread);
-    product(layer.qkv, in, count, work.qkv, [&](int strip, int row, const float* values) {
+                               work.input, me);
+    product(layer.qkv, in, count, work.qkv, me, [&](int strip, int row, const float* values) {
       std::memcpy(&qkv_[size_t(row) * size_t(qkv_stride_) + size_t(strip * STRIP)], values,
                   STRIP * sizeof(float));
     });
     clock(QKV);
     const int stored = shape.heads + shape.kv_heads, units = (count * stored + 3) / 4;
-    work.rope.run(units, [&](int unit) {  // four heads a unit: less would cost more to hand out
+    work.rope.run(me, units, [&](int unit) {  // four heads a unit: less would cost more to hand out
       for (int i = 4 * unit; i < std::min(4 * unit + 4, count * stored); ++i)
         rotate_and_store(l, i / stored, i % stored);
     });
     clock(ROPE);
-    attend(l, work, thread);
+    attend(l, work, me);
     clock(ATTENTION);
 
     // Past the last layer's attention only the rows that give logits matter.
@@ -123,36 +120,36 @@ void Model<Element>::run(const StepArgs& args, int thread) {
     const int kept = last ? args.num_rows : count;
     float* residual = last ? selected_.data() : x_.data();
     if (last) {
-      work.select.run(kept, [&](int i) {
+      work.select.run(me, kept, [&](int i) {
         std::memcpy(&selected_[size_t(i) * size_t(stride_)],
                     &x_[size_t(args.rows[i]) * size_t(stride_)], size_t(stride_) * sizeof(float));
       });
     }
     const Rows& attended = make_rows(
-        attended_rows_[int(layer.output.format)], scratch_[size_t(thread)].attended_rows, width,
-        kept, work.gather, [&](Rows& rows, int i) {
+        attended_rows_[int(layer.output.format)], scratch_[size_t(me.index)].attended_rows, width,
+        kept, work.gather, me, [&](Rows& rows, int i) {
           const int row = last ? args.rows[i] : i;
           rows.put_row(i, &attended_[size_t(row) * size_t(width)], width);
         });
-    add_product(layer.output, attended, kept, residual, work.output);
+    add_product(layer.output, attended, kept, residual, work.output, me);
     clock(OUTPUT);
 
     const Rows& normed = normalize(residual, layer.mlp_norm.data(), layer.gate_up.format, kept,
-                                   work.mlp_input, thread);
+                                   work.mlp_input, me);
     Rows& inner = inner_rows_[int(layer.down.format)];
-    gate_up(layer, normed, inner, kept, work.gate_up, thread);
+    gate_up(layer, normed, inner, kept, work.gate_up, me);
     clock(GATE_UP);
-    add_product(layer.down, inner, kept, residual, work.down);
+    add_product(layer.down, inner, kept, residual, work.down, me);
     clock(DOWN);
   }
-  if (args.num_rows) project_head(args, thread);
+  if (args.num_rows) project_head(args, me);
   clock(HEAD);
 }
 
 template <class Element>
-void Model<Element>::embed(const StepArgs& args) {
+void Model<Element>::embed(const StepArgs& args, Member me) {
   const int half = shape.head_dim / 2;
-  work_.embed.run(args.num_tokens, [&](int i) {
+  work_.embed.run(me, args.num_tokens, [&](int i) {
     float* row = &x_[size_t(i) * size_t(stride_)];
     unpack_row(embedding, args.token_ids[i], row);
     std::fill(row + shape.hidden, row + stride_, 0.0f);
@@ -167,9 +164,9 @@ void Model<Element>::embed(const StepArgs& args) {
 template <class Element>
 template <class Put>
 const Rows& Model<Element>::make_rows(Rows& shared, Rows& own, int inputs, int count, Work& work,
-                                      Put&& put) {
+                                      Member me, Put&& put) {
   if (count > ALONE) {
-    work.run(count, [&](int i) { put(shared, i); });
+    work.run(me, count, [&](int i) { put(shared, i); });
     return shared;
   }
   own.prepare(shared.format, inputs, count);
@@ -179,9 +176,9 @@ const Rows& Model<Element>::make_rows(Rows& shared, Rows& own, int inputs, int c
 
 template <class Element>
 const Rows& Model<Element>::normalize(const float* residual, const float* weight, Format format,
-                                      int count, Work& work, int thread) {
-  Scratch& own = scratch_[size_t(thread)];
-  return make_rows(rows_[int(format)], own.rows, shape.hidden, count, work, [&](Rows& rows, int i) {
+                                      int count, Work& work, Member me) {
+  Scratch& own = scratch_[size_t(me.index)];
+  return make_rows(rows_[int(format)], own.rows, shape.hidden, count, work, me, [&](Rows& rows, int i) {
     rms_norm(residual + size_t(i) * size_t(stride_), weight, shape.hidden, shape.eps,
              own.row.data());
     rows.put_row(i, own.row.data(), shape.hidden);
@@ -190,8 +187,8 @@ const Rows& Model<Element>::normalize(const float* residual, const float* weight
 
 template <class Element>
 void Model<Element>::add_product(const Matrix& w, const Rows& in, int count, float* residual,
-                                 Work& work) {
-  product(w, in, count, work, [&](int strip, int row, const float* values) {
+                                 Work& work, Member me) {
+  product(w, in, count, work, me, [&](int strip, int row, const float* values) {
     float* x = residual + size_t(row) * size_t(stride_) + size_t(strip * STRIP);
     store(x, add(load(x), load(values)));
     store(x + TILE, add(load(x + TILE), load(values + TILE)));
@@ -201,17 +198,22 @@ void Model<Element>::add_product(const Matrix& w, const Rows& in, int count, flo
 // The strips hold 16 gates and their 16 ups; two of them make a group of the next map's input.
 template <class Element>
 void Model<Element>::gate_up(const Layer& layer, const Rows& in, Rows& out, int count, Work& work,
-                             int thread) {
-  float* products = scratch_[size_t(thread)].inner.data();
-  work.run(layer.gate_up.tiles() / 4, [&](int unit) {
+                             Member me) {
+  float* products = scratch_[size_t(me.index)].inner.data();
+  const int blocks = (count + UNIT_ROWS - 1) / UNIT_ROWS, pairs = layer.gate_up.tiles() / 4;
+  work.run(me, blocks * pairs, [&](int unit) {
+    const int first = unit / pairs * UNIT_ROWS, pair = unit % pairs;
+    const int here = std::min(UNIT_ROWS, count - first);
     for (int half = 0; half < 2; ++half) {
-      auto gate = [&](int row, const float* values) {
-        store(products + size_t(row) * GROUP + size_t(half * TILE),
-              mul(silu(load(values)), load(values + TILE)));
+      auto gate = [&](int row, int rows, const float* values) {
+        float* target = products + size_t(row - first) * GROUP + size_t(half * TILE);
+        for (int r = 0; r < rows; ++r, values += STRIP, target += GROUP)
+          store(target, mul(silu(load(values)), load(values + TILE)));
       };
-      multiply_strip(layer.gate_up, 2 * unit + half, in, 0, count, gate);
+      multiply_strip(layer.gate_up, 2 * pair + half, in, first, here, gate);
     }
-    for (int row = 0; row < count; ++row) out.put(row, unit, products + size_t(row) * GROUP);
+    for (int row = 0; row < here; ++row)
+      out.put(first + row, pair, products + size_t(row) * GROUP);
   });
 }
 
@@ -245,28 +247,28 @@ void Model<Element>::rotate_and_store(int layer, int token, int head) {
 }
 
 template <class Element>
-void Model<Element>::attend(int layer, LayerWork& work, int thread) {
+void Model<Element>::attend(int layer, LayerWork& work, Member me) {
   const int num_long = int(plan_.long_units.size()) * shape.kv_heads;
   const int num_short = int(plan_.short_units.size()) * shape.kv_heads;
-  work.attention.run(num_long + num_short, [&](int unit) {
+  work.attention.run(me, num_long + num_short, [&](int unit) {
     const int head = unit % shape.kv_heads, index = unit / shape.kv_heads;
     if (unit < num_long) {
-      attend_long(layer, head, plan_.long_units[size_t(index)], thread);
+      attend_long(layer, head, plan_.long_units[size_t(index)], me);
     } else {
-      const int at = index - int(plan_.long_units.size());
-      attend_short(layer, head, plan_.short_units[size_t(at)], thread);
+      const size_t at = size_t(index) - plan_.long_units.size();
+      attend_short(layer, head, plan_.short_units[at], me);
     }
   });
   if (num_short) {
-    work.merge.run(int(plan_.short_tokens.size()), [&](int i) {
-      merge_short(plan_.short_tokens[size_t(i)], scratch_[size_t(thread)].merged.data());
+    work.merge.run(me, int(plan_.short_tokens.size()), [&](int i) {
+      merge_short(plan_.short_tokens[size_t(i)], scratch_[size_t(me.index)].merged.data());
     });
   }
 }
 
 template <class Element>
-void Model<Element>::attend_long(int layer, int head, const LongUnit& unit, int thread) {
-  Scratch& own = scratch_[size_t(thread)];
+void Model<Element>::attend_long(int layer, int head, const LongUnit& unit, Member me) {
+  Scratch& own = scratch_[size_t(me.index)];
   const int dim = shape.head_dim, group = shape.heads / shape.kv_heads;
   const int count = unit.count * group;
   const size_t group_size = size_t(group * dim);
@@ -305,8 +307,8 @@ void Model<Element>::attend_long(int layer, int head, const LongUnit& unit, int 
 }
 
 template <class Element>
-void Model<Element>::attend_short(int layer, int head, const ShortUnit& unit, int thread) {
-  Scratch& own = scratch_[size_t(thread)];
+void Model<Element>::attend_short(int layer, int head, const ShortUnit& unit, Member me) {
+  Scratch& own = scratch_[size_t(me.index)];
   const int dim = shape.head_dim, group = shape.heads / shape.kv_heads;
   const int count = int(unit.tokens.size()) * group;
   const size_t group_size = size_t(group * dim);
@@ -366,13 +368,13 @@ inline float allowed_max(const float* values, int count, uint32_t allowed, int& 
 }
 
 template <class Element>
-void Model<Element>::project_head(const StepArgs& args, int thread) {
-  Scratch& own = scratch_[size_t(thread)];
+void Model<Element>::project_head(const StepArgs& args, Member me) {
+  Scratch& own = scratch_[size_t(me.index)];
   const Matrix& w = head_matrix();
   const int count = args.num_rows, strips = w.tiles() / 2;
   const Rows& rows = normalize(selected_.data(), norm.data(), w.format, count, work_.head_input,
-                               thread);
-  product(w, rows, count, work_.head,
+                               me);
+  product(w, rows, count, work_.head, me,
           [&](int strip, int row, const float* values) {
             const int id = strip * STRIP, here = std::min(STRIP, shape.vocab - id);
             if (here <= 0) return;
@@ -396,7 +398,7 @@ void Model<Element>::project_head(const StepArgs& args, int thread) {
             if (best.id < 0 || logit > best.logit || (logit == best.logit && id + lane < best.id))
               best = {logit, id + lane};
           });
-  if (thread != 0) return;
+  if (me.index != 0) return;
   for (int row = 0; row < count; ++row) {
     Best best{-std::numeric_limits<float>::infinity(), -1};
     for (const Scratch& s : scratch_) {

@@ -54,10 +54,13 @@ void check_products(Format format, int outputs, int inputs, int count) {
   for (int row = 0; row < count; ++row)
     rows.put_row(row, random_numbers(size_t(inputs)).data(), inputs);
   for (int strip = 0; strip < matrix.tiles() / 2; ++strip) {
-    auto compare = [&](int row, const float* values) {
-      for (int i = 0; i < STRIP && strip * STRIP + i < outputs; ++i) {
-        const double expected = scalar::multiply(matrix, strip * STRIP + i, rows, row);
-        expect(std::fabs(values[i] - expected) < 1e-5 * inputs, "product", int(format), inputs, row);
+    auto compare = [&](int first, int taken, const float* products) {
+      for (int r = 0; r < taken; ++r) {
+        for (int i = 0; i < STRIP && strip * STRIP + i < outputs; ++i) {
+          const double expected = scalar::multiply(matrix, strip * STRIP + i, rows, first + r);
+          expect(std::fabs(products[r * STRIP + i] - expected) < 1e-5 * inputs, "product",
+                 int(format), inputs, first + r);
+        }
       }
     };
     multiply_strip(matrix, strip, rows, 0, count, compare);

@@ -132,9 +132,10 @@ EXPORT void probe_multiply(const Matrix* matrix, const float* x, int count, int 
     rows.put_row(i, x + size_t(i) * size_t(matrix->inputs), matrix->inputs);
   const int strips = matrix->tiles() / 2;
   for (int strip = 0; strip < strips; ++strip) {
-    auto finish = [&](int row, const float* values) {
-      std::memcpy(out + (size_t(row) * size_t(strips) + size_t(strip)) * STRIP, values,
-                  STRIP * sizeof(float));
+    auto finish = [&](int row, int rows, const float* products) {
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(out + (size_t(row + r) * size_t(strips) + size_t(strip)) * STRIP,
+                    products + r * STRIP, STRIP * sizeof(float));
     };
     multiply_strip(*matrix, strip, rows, first, last - first, finish);
   }
