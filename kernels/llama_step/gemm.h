@@ -59,7 +59,7 @@ void float32_tiles(const Matrix& w, int tile, const Rows& x, int row, float* out
       Vec column[T];
       for (int t = 0; t < T; ++t) {
         column[t] = load(weights[t] + size_t(k) * TILE);
-        prefetch(weights[t] + size_t(k) * TILE + 512);
+        prefetch(weights[t] + size_t(k) * TILE + AHEAD / sizeof(float));
       }
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
@@ -85,7 +85,7 @@ void bfloat16_tiles(const Matrix& w, int tile, const Rows& x, int row, float* ou
       IVec pairs[T];
       for (int t = 0; t < T; ++t) {
         pairs[t] = load_ints(weights[t] + size_t(k) * TILE);
-        prefetch(weights[t] + size_t(k) * TILE + 1024);
+        prefetch(weights[t] + size_t(k) * TILE + AHEAD / sizeof(bf16));
       }
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
@@ -131,7 +131,7 @@ void int8_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
     IVec numbers[8];
     for (int j = 0; j < 8; ++j) {
       numbers[j] = load_ints(tile + j * 64);
-      prefetch(tile + j * 64 + 4096);
+      prefetch(tile + j * 64 + AHEAD);
     }
     const Vec scale = load_halves(scales + g * TILE);
     const size_t first = x.at(row, g);
@@ -157,7 +157,7 @@ void int4_tile(const uint8_t* tile, const Rows& x, int row, float* out) {
     IVec numbers[8];
     for (int j = 0; j < 4; ++j) {
       const IVec packed = load_ints(tile + j * 64);
-      prefetch(tile + j * 64 + 4096);
+      prefetch(tile + j * 64 + AHEAD);
       numbers[2 * j] = nibbles_low(packed);
       numbers[2 * j + 1] = nibbles_high(packed);
     }

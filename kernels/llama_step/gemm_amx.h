@@ -56,8 +56,8 @@ inline void multiply_block(const bf16* t0, const bf16* t1, const Rows& x, int ro
   } else {
     for (int g = 0; g < groups; ++g, t0 += GROUP * TILE, t1 += GROUP * TILE) {
       for (int line = 0; line < 16; ++line) {
-        prefetch(t0 + line * 32 + 2048);
-        prefetch(t1 + line * 32 + 2048);
+        prefetch(t0 + line * 32 + AHEAD / sizeof(bf16));
+        prefetch(t1 + line * 32 + AHEAD / sizeof(bf16));
       }
       _tile_loadd(4, x0 + size_t(g) * group_size, stride);
       _tile_loadd(6, t0, 64);

@@ -18,7 +18,7 @@ namespace sapwood {
 
 constexpr size_t HUGE_PAGE = size_t(2) << 20;
 // Behind every piece, so that a prefetch or a whole last vector may go beyond its end.
-constexpr size_t PADDING = 4096;
+constexpr size_t PADDING = 8192;
 
 // Zeroed memory of its own mapping. Pages appear when they are touched, so a large pool costs nothing
 // until it is used.
