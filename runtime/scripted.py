@@ -1,118 +1,25 @@
 """A Client that answers from a script: for tests of everything that talks to a runtime.
 
-Owns: a toy tokenizer (one token per UTF-8 byte, plus ChatML's two special tokens), a dispatcher
-thread, a record of what was asked. Keeps the four promises of `client`. Knows no model and no
-cache.
+Owns: a dispatcher thread, a record of what was asked. Keeps the four promises of `client`. Knows no
+model and no cache.
 """
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from .client import Event
 from .errors import Cancelled, EngineDied, InvalidRequest
-from .protocol import (
-    Chunk,
-    ControlAction,
-    EngineInfo,
-    FinishKind,
-    FinishReason,
-    GenerateRequest,
-    Ids,
-    LogprobOptions,
-    OptionScore,
-    Part,
-    Prompt,
-    ScoreRequest,
-    Scores,
-    TokenLogprob,
-    Usage,
-)
+from .protocol import Chunk, ControlAction, EngineInfo, GenerateRequest, ScoreRequest, Scores
+from .scripted_replies import Answer, Reply, events_of, is_held, replies_of, scores_of
+from .toy_tokens import TOY_INFO
 
-_SPECIAL = {"<|im_start|>": 256, "<|im_end|>": 257}
-EOS_ID = 257
-TOY_CHATML = (
-    "{% for message in messages %}{% if loop.first and message.role != 'system' %}"
-    "<|im_start|>system\nBe helpful.<|im_end|>\n{% endif %}"
-    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-TOY_INFO = EngineInfo(
-    model="scripted",
-    context_length=1 << 20,
-    vocab_size=258,
-    max_tokens_in_cache=1 << 20,
-    page_size=16,
-    dtype="float32",
-    chat_template=TOY_CHATML,
-    special_tokens={"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"},
-    eos_ids=(EOS_ID,),
-)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One sample's answer. Its text is `text + tail`: `text` becomes whole tokens, `tail` lies
-    after the last of them.
-
-    `chunk_size`: characters per chunk (None: all at once). `error`: ends the stream instead of a
-    finish, after the chunks. `hold_after`: how many chunks go out before the rest waits for
-    `ScriptedClient.release` (None: all).
-    """
-
-    text: str = ""
-    tail: str = ""
-    finish: FinishReason = FinishReason(FinishKind.STOP, EOS_ID)
-    chunk_size: int | None = None
-    cached_tokens: int = 0
-    forced_tokens: int = 0
-    error: BaseException | None = None
-    hold_after: int | None = None
-
-
-STALL = Reply(hold_after=0)
-"""Never answers, until the stream is closed, the client dies or everything held is released."""
-
-Answer = str | Reply | BaseException
 GenerateScript = Callable[[GenerateRequest], Answer | Sequence[Answer]]
 ScoreScript = Callable[[ScoreRequest], Sequence[float] | BaseException | None]
-
-
-def encode(part: Part) -> tuple[int, ...]:
-    """The toy tokens of one part: bytes, and the two special tokens where the part may hold
-    them."""
-    if isinstance(part, Ids):
-        return part.ids
-    if not part.special:
-        return tuple(part.text.encode())
-    ids: list[int] = []
-    rest = part.text
-    while rest:
-        for token, token_id in _SPECIAL.items():
-            if rest.startswith(token):
-                ids.append(token_id)
-                rest = rest[len(token) :]
-                break
-        else:
-            ids.extend(rest[0].encode())
-            rest = rest[1:]
-    return tuple(ids)
-
-
-def encode_prompt(prompt: Prompt) -> tuple[int, ...]:
-    return tuple(itertools.chain.from_iterable(map(encode, prompt)))
-
-
-def decode(ids: Sequence[int]) -> str:
-    """Inverse of `encode`; special tokens come back as their text."""
-    names = {token_id: token.encode() for token, token_id in _SPECIAL.items()}
-    return b"".join(names.get(i) or bytes([i]) for i in ids).decode(errors="replace")
 
 
 class ScriptedClient:
@@ -158,7 +65,7 @@ class ScriptedClient:
             answer = self._answer(request)
             stream = _ScriptedStream(request, self)
             self._live[request.request_id] = stream
-        self._play(stream, _per_sample(answer, request.sampling.n))
+        self._play(stream, replies_of(answer, request.sampling.n))
         return stream
 
     def score(self, request: ScoreRequest) -> Future[Scores]:
@@ -233,9 +140,9 @@ class ScriptedClient:
     def _play(self, stream: "_ScriptedStream", replies: list[Reply]) -> None:
         """Queue the chunks of all samples, taking turns; what a reply holds back waits for
         `release`."""
-        tracks = [_track(stream.request, index, reply) for index, reply in enumerate(replies)]
+        tracks = [events_of(stream.request, index, reply) for index, reply in enumerate(replies)]
         out = [
-            (events[position], _is_held(replies[index], position))
+            (events[position], is_held(replies[index], position))
             for position in range(max(map(len, tracks)))
             for index, events in enumerate(tracks)
             if position < len(events)
@@ -255,7 +162,7 @@ class ScriptedClient:
         if isinstance(answer, BaseException):
             _fail(future, answer)
         elif future.set_running_or_notify_cancel():
-            future.set_result(_scores(request, answer))
+            future.set_result(scores_of(request, answer))
 
     def _scored(self, request: ScoreRequest, future: Future[Scores]) -> None:
         with self._lock:
@@ -278,9 +185,7 @@ class ScriptedClient:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except (
-                Exception
-            ):  # a subscriber's fault ends its own stream (see deliver), never the dispatcher
+            except Exception:  # a subscriber's fault ends its own stream, see deliver
                 logging.getLogger("sapwood").exception("a stream's subscriber raised")
 
 
@@ -345,89 +250,6 @@ class _ScriptedStream:
 
 def _delivery(stream: _ScriptedStream, event: Event) -> Callable[[], None]:
     return lambda: stream.deliver(event)
-
-
-def _is_held(reply: Reply, position: int) -> bool:
-    return reply.hold_after is not None and position >= reply.hold_after
-
-
-def _per_sample(answer: Answer | Sequence[Answer], n: int) -> list[Reply]:
-    answers = [answer] * n if isinstance(answer, str | Reply | BaseException) else list(answer)
-    assert len(answers) == n, f"the script gave {len(answers)} answers for n={n}"
-    return [
-        one if isinstance(one, Reply) else Reply(one) if isinstance(one, str) else Reply(error=one)
-        for one in answers
-    ]
-
-
-def _track(request: GenerateRequest, index: int, reply: Reply) -> list[Event]:
-    """One sample's events in order: its chunks, the last with the finish, or an error after
-    them."""
-    text = "" if request.sampling.max_tokens == 0 else reply.text
-    tail = "" if request.sampling.max_tokens == 0 else reply.tail
-    size = reply.chunk_size or max(len(text), 1)
-    pieces = [text[i : i + size] for i in range(0, len(text), size)] or [""]
-    prompt_ids = encode_prompt(request.prompt)
-    options = request.logprobs
-    events: list[Event] = []
-    produced = 0
-    for position, piece in enumerate(pieces):
-        ids = tuple(piece.encode())
-        produced += len(ids)
-        last = position == len(pieces) - 1 and reply.error is None
-        first = position == 0
-        events.append(
-            Chunk(
-                index=index,
-                text=piece + tail if last else piece,
-                token_ids=ids,
-                usage=Usage(len(prompt_ids), reply.cached_tokens, produced, reply.forced_tokens),
-                logprobs=_logprobs(ids, options) if options else (),
-                prompt_ids=prompt_ids if first else None,
-                prompt_logprobs=(
-                    _logprobs(prompt_ids[options.start :], options, options.start)
-                    if first and options and options.start >= 0
-                    else None
-                ),
-                finish=reply.finish if last else None,
-                kept_ids=tuple(text.encode()) if last else (),
-                tail=tail if last else "",
-            )
-        )
-    if reply.error is not None:
-        events = [*events[: None if text else 0], reply.error]
-    return events
-
-
-def _logprobs(
-    ids: Sequence[int], options: LogprobOptions, start: int = 1
-) -> tuple[TokenLogprob, ...]:
-    """Made-up numbers; a prompt's first token, the one at position 0, has no log-probability."""
-    return tuple(
-        TokenLogprob(
-            token,
-            None if position + start == 0 else -0.5,
-            tuple((token + rank, -0.5 - rank) for rank in range(options.top)),
-            _piece(token) if options.text else None,
-            tuple(_piece(token + rank) for rank in range(options.top)) if options.text else (),
-        )
-        for position, token in enumerate(ids)
-    )
-
-
-def _piece(token_id: int) -> bytes:
-    return decode((token_id,)).encode() if token_id > 255 else bytes([token_id])
-
-
-def _scores(request: ScoreRequest, totals: Sequence[float]) -> Scores:
-    prompt_ids = encode_prompt(request.prompt)
-    options = []
-    for option, total in zip(request.options, totals, strict=True):
-        ids = tuple(option.encode())
-        each = (total / len(ids),) * len(ids)
-        alone = (None, *each[1:]) if request.unconditional else ()
-        options.append(OptionScore(ids, each, alone))
-    return Scores(prompt_ids, tuple(options), Usage(len(prompt_ids), 0, 0, 0))
 
 
 def _fail(future: Future[Scores], error: BaseException) -> None:

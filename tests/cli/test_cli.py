@@ -17,7 +17,9 @@ from sapwood.runtime.chat import chat_format
 from sapwood.runtime.config import EngineConfig
 from sapwood.runtime.errors import InvalidRequest
 from sapwood.runtime.protocol import Ids, SamplingParams, Text
-from sapwood.runtime.scripted import TOY_CHATML, TOY_INFO, Reply, ScriptedClient, encode_prompt
+from sapwood.runtime.scripted import ScriptedClient
+from sapwood.runtime.scripted_replies import Reply
+from sapwood.runtime.toy_tokens import TOY_CHATML, TOY_INFO, encode_prompt
 from sapwood.server.cli import COMMANDS, main
 from sapwood.server.commands import chat, engine_options, serve
 from sapwood.server.commands.doctor import lines

@@ -12,7 +12,7 @@ import pytest
 
 import sapwood as sw
 from sapwood.runtime.errors import Cancelled, EngineDied
-from sapwood.runtime.scripted import STALL, Reply
+from sapwood.runtime.scripted_replies import STALL, Reply
 
 pytestmark = pytest.mark.timeout(30)
 BOOM = sw.EngineError("boom")

@@ -4,7 +4,8 @@ import pytest
 
 import sapwood as sw
 from sapwood.runtime.protocol import Ids, Text
-from sapwood.runtime.scripted import STALL, Reply, encode_prompt
+from sapwood.runtime.scripted_replies import STALL, Reply
+from sapwood.runtime.toy_tokens import encode_prompt
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 import sapwood as sw
-from sapwood.runtime.scripted import STALL, Reply, ScriptedClient
+from sapwood.runtime.scripted import ScriptedClient
+from sapwood.runtime.scripted_replies import STALL, Reply
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -7,7 +7,8 @@ import pytest
 
 import sapwood as sw
 from sapwood.runtime.protocol import FinishKind, FinishReason, Ids, Text
-from sapwood.runtime.scripted import TOY_INFO, Reply, decode
+from sapwood.runtime.scripted_replies import Reply
+from sapwood.runtime.toy_tokens import TOY_INFO, decode
 
 pytestmark = pytest.mark.timeout(30)
 

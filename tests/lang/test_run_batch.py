@@ -5,7 +5,8 @@ import threading
 import pytest
 
 import sapwood as sw
-from sapwood.runtime.scripted import STALL, Reply, decode, encode_prompt
+from sapwood.runtime.scripted_replies import STALL, Reply
+from sapwood.runtime.toy_tokens import decode, encode_prompt
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -15,7 +15,8 @@ from sapwood.runtime.protocol import (
     Text,
     as_prompt,
 )
-from sapwood.runtime.scripted import STALL, Reply, decode, encode, encode_prompt
+from sapwood.runtime.scripted_replies import STALL, Reply
+from sapwood.runtime.toy_tokens import decode, encode, encode_prompt
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import sapwood as sw
-from sapwood.runtime.scripted import STALL, Reply
+from sapwood.runtime.scripted_replies import STALL, Reply
 
 pytestmark = pytest.mark.timeout(30)
 

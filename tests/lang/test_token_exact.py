@@ -6,7 +6,9 @@ from hypothesis import given, settings
 
 import sapwood as sw
 from sapwood.runtime.protocol import Ids
-from sapwood.runtime.scripted import Reply, ScriptedClient, encode_prompt
+from sapwood.runtime.scripted import ScriptedClient
+from sapwood.runtime.scripted_replies import Reply
+from sapwood.runtime.toy_tokens import encode_prompt
 
 pytestmark = pytest.mark.timeout(120)
 

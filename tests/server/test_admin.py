@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sapwood.runtime import errors
-from sapwood.runtime.scripted import STALL
+from sapwood.runtime.scripted_replies import STALL
 from sapwood.server import admin, metrics
 from sapwood.server.generations import Counts
 

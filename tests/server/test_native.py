@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sapwood.runtime.protocol import Ids, LogprobOptions, Regex, Text
-from sapwood.runtime.scripted import Reply
+from sapwood.runtime.scripted_replies import Reply
 
 
 def generate(served: Any, **body: Any) -> Any:

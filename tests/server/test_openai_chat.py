@@ -15,7 +15,8 @@ from sapwood.runtime.protocol import (
     Regex,
     Text,
 )
-from sapwood.runtime.scripted import Reply, encode_prompt
+from sapwood.runtime.scripted_replies import Reply
+from sapwood.runtime.toy_tokens import encode_prompt
 
 CHAT = "/v1/chat/completions"
 LENGTH = FinishReason(FinishKind.LENGTH)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sapwood.runtime.protocol import Ids, LogprobOptions, Text
-from sapwood.runtime.scripted import Reply
+from sapwood.runtime.scripted_replies import Reply
 
 COMPLETIONS = "/v1/completions"
 

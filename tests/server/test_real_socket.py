@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from sapwood.runtime.errors import EngineDied
-from sapwood.runtime.scripted import STALL, Reply
+from sapwood.runtime.scripted_replies import STALL, Reply
 
 
 def official(url: str) -> openai.OpenAI:
