@@ -21,175 +21,30 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from sapwood.runtime.machine import wait_patiently
 
 wait_patiently()  # before torch starts its threads
 # ruff: noqa: E402
-import numpy as np
 import torch
 import transformers
-from peer import load_peer
+from quality_models import CANDIDATES, Candidate, Reference
 from tokenizers import Tokenizer
 
-from sapwood.kernels.llama_step import StepInputs
-from sapwood.kernels.paged_attention import plan_attention
-from sapwood.runtime.config import ComputeDtype
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
-from sapwood.runtime.models.llama import LlamaModel
-from sapwood.runtime.models.native_llama import load_native, step_shape
 from sapwood.runtime.models.source import resolve_model
-from sapwood.runtime.models.torch_tensors import TorchTensors
-from sapwood.runtime.models.weights import open_checkpoint
-from sapwood.runtime.native_backend import num_cores
 from sapwood.runtime.tokenizer import load_tokenizer
 
 WINDOW = 512  # tokens
 ANSWER = 64  # tokens
-PAGE_SIZE = 16
 TEXTS = Path(__file__).parent / "text"
 PROMPTS = [
     f"{verb} {noun}."
     for verb in ("Describe", "Write one sentence about", "List three facts on", "A poem:")
     for noun in ("the sea", "a small town", "prime numbers", "winter", "my dog Rex")
 ]
-
-
-class Candidate(Protocol):
-    """A model under test with a KV cache of its own: up to `len(PROMPTS)` rows that grow."""
-
-    def clear(self) -> None:
-        """Forget all rows."""
-
-    def logits(self, tokens: Mapping[int, Sequence[int]]) -> list[torch.Tensor]:
-        """Append tokens to rows, all in one step; float32 [n, vocab] for each row, in order."""
-        ...
-
-
-class TorchCandidate:
-    """The torch path, through pages in random order."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        with open_checkpoint(resolve_model(None)) as checkpoint:
-            self._model = LlamaModel.load(TorchTensors(checkpoint), dtype)
-        config = self._model.config
-        num_rows, pages_per_row = len(PROMPTS), WINDOW // PAGE_SIZE
-        num_pages = num_rows * pages_per_row
-        order = torch.randperm(num_pages, generator=torch.Generator().manual_seed(1))
-        self._table = order.view(num_rows, pages_per_row).to(torch.int32)
-        self._kv = KVCache(
-            config.num_layers,
-            num_pages,
-            PAGE_SIZE,
-            config.num_kv_heads,
-            config.head_dim,
-            dtype,
-        )
-        self._lengths = [0] * num_rows
-
-    def clear(self) -> None:
-        self._lengths = [0] * len(self._lengths)
-
-    def logits(self, tokens: Mapping[int, Sequence[int]]) -> list[torch.Tensor]:
-        counts = [len(ids) for ids in tokens.values()]
-        starts = [self._lengths[row] for row in tokens]
-        ends = [start + count for start, count in zip(starts, counts, strict=True)]
-        spans = zip(starts, ends, strict=True)
-        positions = torch.cat([torch.arange(start, end) for start, end in spans])
-        owners = torch.tensor([row for row, ids in tokens.items() for _ in ids])
-        pages = self._table[owners, positions // PAGE_SIZE].long()
-        config = self._model.config
-        inputs = ForwardInputs(
-            token_ids=torch.tensor([token for ids in tokens.values() for token in ids]),
-            positions=positions,
-            slots=pages * PAGE_SIZE + positions % PAGE_SIZE,
-            attention=plan_attention(
-                counts,
-                ends,
-                self._table[list(tokens)],
-                PAGE_SIZE,
-                group=config.num_heads // config.num_kv_heads,
-                window=config.sliding_window,
-                dtype=self._model.dtype,
-                device="cpu",
-            ),
-            logit_rows=torch.arange(len(positions)),
-        )
-        for row, end in zip(tokens, ends, strict=True):
-            self._lengths[row] = end
-        return list(self._model.forward(inputs, self._kv).split(counts))
-
-
-class NativeCandidate:
-    """The native step, through pages in random order."""
-
-    def __init__(self, dtype: ComputeDtype) -> None:
-        num_rows, pages_per_row = len(PROMPTS), WINDOW // PAGE_SIZE
-        num_pages = num_rows * pages_per_row
-        order = np.random.default_rng(1).permutation(num_pages).astype(np.int32)
-        self._table = order.reshape(num_rows, pages_per_row)
-        self._lengths = [0] * num_rows
-        with open_checkpoint(resolve_model(None)) as checkpoint:
-            self._vocab = checkpoint.config.vocab_size
-            shape = step_shape(
-                checkpoint.config,
-                page_size=PAGE_SIZE,
-                num_pages=num_pages,
-                wide_kv=dtype == "float32",
-                threads=num_cores(),
-            )
-            self._step = load_native(checkpoint, dtype, shape)
-
-    def clear(self) -> None:
-        self._lengths = [0] * len(self._lengths)
-
-    def logits(self, tokens: Mapping[int, Sequence[int]]) -> list[torch.Tensor]:
-        counts = [len(ids) for ids in tokens.values()]
-        out = np.empty((sum(counts), self._vocab), np.float32)
-        self._step.step(
-            StepInputs(
-                token_ids=np.concatenate([np.array(ids, np.int32) for ids in tokens.values()]),
-                starts=np.array([self._lengths[row] for row in tokens], np.int32),
-                lengths=np.array(counts, np.int32),
-                table_rows=np.array(list(tokens), np.int32),
-                page_table=self._table,
-                rows=np.arange(sum(counts), dtype=np.int32),
-                logits=list(out),
-            )
-        )
-        for row, count in zip(tokens, counts, strict=True):
-            self._lengths[row] += count
-        return list(torch.from_numpy(out).split(counts))
-
-
-CANDIDATES: dict[str, Callable[[], Candidate]] = {
-    "fp32": partial(NativeCandidate, "float32"),
-    "bf16": partial(NativeCandidate, "bfloat16"),
-    "auto": partial(NativeCandidate, "stored"),
-    "int8": partial(NativeCandidate, "int8"),
-    "q4": partial(NativeCandidate, "q4"),
-    "torch-fp32": partial(TorchCandidate, torch.float32),
-    "torch-bf16": partial(TorchCandidate, torch.bfloat16),
-}
-
-
-class Reference:
-    """transformers in float32."""
-
-    def __init__(self) -> None:
-        self._model: transformers.LlamaForCausalLM = load_peer(torch.float32)
-
-    @torch.inference_mode()
-    def logits(self, ids: Sequence[int]) -> torch.Tensor:
-        """float32 [len(ids), vocab]: what follows each of the tokens."""
-        logits: torch.Tensor = self._model(torch.tensor([list(ids)])).logits[0]
-        return logits
 
 
 class Drift:
@@ -317,7 +172,7 @@ def measure(
     pieces: list[tuple[str, list[int]]],
     prompts: list[list[int]],
 ) -> Quality:
-    candidate = CANDIDATES[setting]()  # one at a time, for the memory's sake
+    candidate = CANDIDATES[setting](len(PROMPTS), WINDOW)  # one at a time, for the memory's sake
     texts = read_text(reference, candidate, pieces)
     steps, equal = decode(reference, candidate, prompts)
     whole = Drift.merged(texts.values())
