@@ -11,7 +11,7 @@ from peer import load_peer
 
 from sapwood.kernels.llama_step import StepInputs
 from sapwood.kernels.paged_attention import plan_attention
-from sapwood.runtime.config import ComputeDtype
+from sapwood.runtime.config import ComputeDtype, KvDtype
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
@@ -19,7 +19,7 @@ from sapwood.runtime.models.native_llama import load_native, step_shape
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import open_checkpoint
-from sapwood.runtime.native_backend import num_cores
+from sapwood.runtime.native_backend import choose_kv_format, num_cores
 
 PAGE_SIZE = 16
 
@@ -92,7 +92,9 @@ class TorchCandidate:
 class NativeCandidate:
     """The native step, through pages in random order."""
 
-    def __init__(self, dtype: ComputeDtype, num_rows: int, row_tokens: int) -> None:
+    def __init__(
+        self, dtype: ComputeDtype, kv_dtype: KvDtype, num_rows: int, row_tokens: int
+    ) -> None:
         pages_per_row = -(-row_tokens // PAGE_SIZE)
         num_pages = num_rows * pages_per_row
         order = np.random.default_rng(1).permutation(num_pages).astype(np.int32)
@@ -104,7 +106,7 @@ class NativeCandidate:
                 checkpoint.config,
                 page_size=PAGE_SIZE,
                 num_pages=num_pages,
-                wide_kv=dtype == "float32",
+                kv_format=choose_kv_format(kv_dtype, dtype),
                 threads=num_cores(),
             )
             self._step = load_native(checkpoint, dtype, shape)
@@ -133,11 +135,13 @@ class NativeCandidate:
 
 # Called with the number of rows and the tokens that one may hold.
 CANDIDATES: dict[str, Callable[[int, int], Candidate]] = {
-    "fp32": partial(NativeCandidate, "float32"),
-    "bf16": partial(NativeCandidate, "bfloat16"),
-    "auto": partial(NativeCandidate, "stored"),
-    "int8": partial(NativeCandidate, "int8"),
-    "q4": partial(NativeCandidate, "q4"),
+    "fp32": partial(NativeCandidate, "float32", "auto"),
+    "bf16": partial(NativeCandidate, "bfloat16", "auto"),
+    "bf16-kv8": partial(NativeCandidate, "bfloat16", "int8"),
+    "auto": partial(NativeCandidate, "stored", "auto"),
+    "auto-kv8": partial(NativeCandidate, "stored", "int8"),
+    "int8": partial(NativeCandidate, "int8", "auto"),
+    "q4": partial(NativeCandidate, "q4", "auto"),
     "torch-fp32": partial(TorchCandidate, torch.float32),
     "torch-bf16": partial(TorchCandidate, torch.bfloat16),
 }

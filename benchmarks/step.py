@@ -4,9 +4,9 @@
 
 No engine, no sampling, no HTTP: only `LlamaStep`. decode-N is a step of N sequences, each with 256
 tokens behind it; prefill computes 1,024 tokens in steps of 512. The rooflines come from
-`roofline.cpp`: bytes a second read from memory of the weights' size, and multiply-adds a second from
-registers. A decode of one sequence can at best read every weight once; a prefill can at best do
-nothing but multiply-adds. Medians of the runs.
+`roofline.cpp`: bytes a second read from memory of the weights' size, and multiply-adds a second
+from registers. A decode of one sequence can at best read every weight once; a prefill can at best
+do nothing but multiply-adds. Medians of the runs.
 """
 
 import argparse
@@ -21,7 +21,14 @@ from typing import cast
 import numpy as np
 
 from sapwood import _native
-from sapwood.kernels.llama_step import LlamaStep, Phase, StepInputs, StepShape, WeightFormat
+from sapwood.kernels.llama_step import (
+    KvFormat,
+    LlamaStep,
+    Phase,
+    StepInputs,
+    StepShape,
+    WeightFormat,
+)
 from sapwood.runtime.config import ComputeDtype, resolve_dtype
 from sapwood.runtime.models.native_llama import load_native, step_shape
 from sapwood.runtime.models.source import resolve_model
@@ -56,7 +63,7 @@ def load(dtype: str, threads: int) -> LlamaStep:
             checkpoint.config,
             page_size=PAGE_SIZE,
             num_pages=max(STREAMS) * WIDTH,
-            wide_kv=resolved == "float32",
+            kv_format=KvFormat.FLOAT32 if resolved == "float32" else KvFormat.BFLOAT16,
             threads=threads,
         )
         return load_native(checkpoint, cast(ComputeDtype, resolved), shape)
@@ -121,8 +128,10 @@ def measure(dtype: str, threads: int, runs: int, phases: bool) -> None:
             if run:  # the first one warms up
                 times[name].append(taken)
     products = products_per_token(step.shape)
-    print(f"{dtype}: {size / 1e6:.0f} MB of weights; reads {top.bytes_per_second / 1e9:.1f} GB/s; "
-          f"{top.products_per_second / 1e9:.0f} GMAC/s")
+    print(
+        f"{dtype}: {size / 1e6:.0f} MB of weights; reads {top.bytes_per_second / 1e9:.1f} GB/s; "
+        f"{top.products_per_second / 1e9:.0f} GMAC/s"
+    )
     for name, taken in times.items():
         median = statistics.median(taken)
         if name == "prefill":
@@ -148,8 +157,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=num_cores())
     parser.add_argument("--phases", action="store_true", help="where the last run's time went")
     args = parser.parse_args()
-    print(f"{platform.machine()}, {_native.status().tier}, {args.threads} threads, "
-          f"medians of {args.runs}")
+    print(
+        f"{platform.machine()}, {_native.status().tier}, {args.threads} threads, "
+        f"medians of {args.runs}"
+    )
     for dtype in args.dtypes.split(","):
         measure(dtype, args.threads, args.runs, args.phases)
 

@@ -13,6 +13,7 @@ from .errors import InvalidRequest
 Dtype = Literal["auto", "float32", "fp32", "bfloat16", "bf16", "int8", "q4"]
 # What a dtype may become. "stored": the checkpoint's own quantised formats, without loss.
 ComputeDtype = Literal["float32", "bfloat16", "int8", "q4", "stored"]
+KvDtype = Literal["auto", "int8"]
 Policy = Literal["fcfs", "lpm"]
 
 AUTO_CACHE_BYTES = 3 << 30  # `max_tokens` auto: a quarter of the free memory, at most this
@@ -23,8 +24,8 @@ class ModelOptions:
     """`model`: a known name, a folder in Hugging Face format, a .gguf file or a hub id; None is the
     default model.
 
-    `dtype`: of the weights, and of the KV cache where it is float32 (otherwise that is bfloat16).
-    int8 and q4 are groups of 32 with a scale (q4: and a minimum), multiplied by 8-bit activations.
+    `dtype`: of the weights. int8 and q4 are groups of 32 with a scale (q4: and a minimum),
+    multiplied by 8-bit activations.
     `context_length` None: the checkpoint's. `num_threads` None: one for each core.
     """
 
@@ -37,10 +38,12 @@ class ModelOptions:
 @dataclass(frozen=True)
 class CacheOptions:
     """`max_tokens`: tokens of KV over all requests and the tree (None: from free memory), rounded
-    up to whole pages."""
+    up to whole pages. `kv_dtype` auto: float32 where the weights are, or else bfloat16; int8: bytes
+    with a scale for each head and token, for nearly twice the tokens."""
 
     max_tokens: int | None = None
     page_size: int = 16
+    kv_dtype: KvDtype = "auto"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _choice("dtype", self.model.dtype, get_args(Dtype))
+        _choice("kv_dtype", self.cache.kv_dtype, get_args(KvDtype))
         _choice("policy", self.schedule.policy, ("fcfs", "lpm"))
         _positive("context_length", self.model.context_length, optional=True)
         _positive("num_threads", self.model.num_threads, optional=True)

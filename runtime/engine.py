@@ -14,7 +14,15 @@ from types import TracebackType
 from typing import Any, Literal, TypeGuard, overload
 
 from .client import Client, Event, Stream
-from .config import CacheOptions, Dtype, EngineConfig, ModelOptions, Policy, ScheduleOptions
+from .config import (
+    CacheOptions,
+    Dtype,
+    EngineConfig,
+    KvDtype,
+    ModelOptions,
+    Policy,
+    ScheduleOptions,
+)
 from .errors import InvalidRequest
 from .local import LocalClient
 from .models.source import resolve_model
@@ -53,6 +61,7 @@ class Engine:
         num_threads: int | None = None,
         max_tokens_in_cache: int | None = None,
         page_size: int = CacheOptions.page_size,
+        kv_dtype: KvDtype = CacheOptions.kv_dtype,
         token_budget: int = ScheduleOptions.token_budget,
         max_running: int = ScheduleOptions.max_running,
         max_waiting: int = ScheduleOptions.max_waiting,
@@ -69,7 +78,7 @@ class Engine:
             model = str(model_path)
         config = EngineConfig(
             ModelOptions(model, dtype, context_length, num_threads),
-            CacheOptions(max_tokens_in_cache, page_size),
+            CacheOptions(max_tokens_in_cache, page_size, kv_dtype),
             ScheduleOptions(
                 token_budget, max_running, max_waiting, policy, jump_forward, max_drafts
             ),

@@ -153,11 +153,11 @@ def choose_backend(path: Path, config: EngineConfig) -> Backend:
         return NativeBackend.load(path, config)
     except NativeUnavailable as error:
         reason = str(error)
-    if config.model.dtype in ("int8", "q4"):
-        raise InvalidRequest(
-            f"dtype: {config.model.dtype} is for native code, and there is none: {reason}",
-            field="dtype",
-        )
+    for name, value in (("dtype", config.model.dtype), ("kv_dtype", config.cache.kv_dtype)):
+        if value in ("int8", "q4"):
+            raise InvalidRequest(
+                f"{name}: {value} is for native code, and there is none: {reason}", field=name
+            )
     _log.warning("no native code (%s): torch computes, several times slower", reason)
     from .torch_backend import TorchBackend
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from .._native import NativeUnavailable
-from ..kernels.llama_step import load_library
-from .config import ComputeDtype, EngineConfig, ResolvedConfig, resolve_dtype
+from ..kernels.llama_step import KvFormat, LlamaStep, StepShape, load_library
+from .config import ComputeDtype, EngineConfig, KvDtype, ResolvedConfig, resolve_dtype
 from .errors import InvalidRequest
 from .machine import bfloat16_is_fast
 from .models.config import LlamaConfig
@@ -29,10 +29,16 @@ class NativeBackend:
     object, which is made when the cache's size is known."""
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: ComputeDtype, threads: int, page_size: int
+        self,
+        checkpoint: Checkpoint,
+        dtype: ComputeDtype,
+        kv_format: KvFormat,
+        threads: int,
+        page_size: int,
     ) -> None:
         self.config: LlamaConfig = checkpoint.config
         self.dtype: ComputeDtype = dtype
+        self._kv_format = kv_format
         self._checkpoint = checkpoint
         self._threads = threads
         self._page_size = page_size
@@ -60,30 +66,45 @@ class NativeBackend:
             keeps_quantized=is_kept_quantized(checkpoint),
         )
         threads = options.num_threads or num_cores()
-        return cls(checkpoint, dtype, threads, config.cache.page_size)
+        try:
+            kv_format = choose_kv_format(config.cache.kv_dtype, dtype)
+        except InvalidRequest:
+            checkpoint.close()
+            raise
+        return cls(checkpoint, dtype, kv_format, threads, config.cache.page_size)
 
     @property
     def bytes_per_token(self) -> int:
-        config = self.config
-        width = 4 if self.dtype == "float32" else 2
-        # Two tokens' keys and values lie side by side: a page of one wastes half.
-        waste = 2 if width == 2 and self._page_size == 1 else 1
-        return 2 * config.num_layers * config.num_kv_heads * config.head_dim * width * waste
+        return -(-LlamaStep.page_bytes(load_library(), self._shape(1)) // self._page_size)
 
     def build(self, resolved: ResolvedConfig) -> NativeRunner:
-        shape = step_shape(
-            self.config,
-            page_size=resolved.page_size,
-            num_pages=resolved.num_pages,
-            wide_kv=self.dtype == "float32",
-            threads=self._threads,
-        )
         with self._checkpoint as checkpoint:
-            step = load_native(checkpoint, self.dtype, shape)
+            step = load_native(checkpoint, self.dtype, self._shape(resolved.num_pages))
         table = PageTable(
             resolved.schedule.max_running, resolved.pages_per_request, resolved.page_size
         )
         return NativeRunner(step, table, self._threads)
+
+    def _shape(self, num_pages: int) -> StepShape:
+        return step_shape(
+            self.config,
+            page_size=self._page_size,
+            num_pages=num_pages,
+            kv_format=self._kv_format,
+            threads=self._threads,
+        )
+
+
+def choose_kv_format(kv_dtype: KvDtype, dtype: ComputeDtype) -> KvFormat:
+    """Raises InvalidRequest where the two do not go together."""
+    if dtype != "float32":
+        return KvFormat.INT8 if kv_dtype == "int8" else KvFormat.BFLOAT16
+    if kv_dtype == "int8":
+        raise InvalidRequest(
+            "kv_dtype: int8 is multiplied as bfloat16 and does not go with dtype float32",
+            field="kv_dtype",
+        )
+    return KvFormat.FLOAT32
 
 
 def is_kept_quantized(checkpoint: Checkpoint) -> bool:

@@ -7,6 +7,7 @@ parts: `simd` (instructions), `pool` (threads), `weights` and `activations` (lay
 """
 
 from .step import (
+    KvFormat,
     LlamaStep,
     MatrixKind,
     Phase,
@@ -20,6 +21,7 @@ from .step import (
 )
 
 __all__ = [
+    "KvFormat",
     "LlamaStep",
     "MatrixKind",
     "Phase",

@@ -235,13 +235,17 @@ void attend_rows(const Element* queries, const Range* ranges, int count,
 
 }  // namespace kernel
 
-// The tiles of one sequence, straight from its pages or, where a page is smaller than a tile, put
-// together in scratch memory.
-template <class Element>
+// The tiles of one sequence: straight from its pages or, where those are smaller than a tile or store
+// bytes, put together in scratch memory.
+template <class Element, class Stored = Element>
 class Loader {
  public:
-  Loader(Kv<Element>& kv, int layer, int head, const int32_t* pages)
-      : kv_(kv), layer_(layer), head_(head), pages_(pages) {}
+  using Cache = Kv<Element, Stored>;
+
+  Loader(Cache& kv, int layer, int head, const int32_t* pages, Buffer<Element>& scratch)
+      : kv_(kv), layer_(layer), head_(head), pages_(pages), scratch_(scratch) {
+    if (!is_direct()) scratch_.reserve(size_t(TILES) * 2 * tile_size());
+  }
 
   // Positions `position` .. `last`, of one split.
   Tiles<Element> load(int position, int last) {
@@ -249,53 +253,60 @@ class Loader {
     tiles.count = (last - position) / BLOCK + 1;
     for (int j = 0; j < tiles.count; ++j) {
       const int at = position + j * BLOCK;
-      if (kv_.block == BLOCK) {
-        const int page = pages_[at / kv_.page_size];
-        const size_t start = size_t(at % kv_.page_size / BLOCK) * kv_.block_size;
-        tiles.keys[j] = kv_.keys(layer_, page, head_) + start;
-        tiles.values[j] = kv_.values(layer_, page, head_) + start;
-      } else {
-        gather(at, last, j);
-        tiles.keys[j] = &scratch_[size_t(j) * 2 * size_t(BLOCK * kv_.dim)];
-        tiles.values[j] = tiles.keys[j] + size_t(BLOCK * kv_.dim);
+      const int page = pages_[at / kv_.page_size], offset = at % kv_.page_size;
+      if constexpr (!Cache::quantized) {
+        if (is_direct()) {
+          const size_t start = size_t(offset / BLOCK) * kv_.block_size;
+          tiles.keys[j] = kv_.keys(layer_, page, head_) + start;
+          tiles.values[j] = kv_.values(layer_, page, head_) + start;
+          continue;
+        }
       }
+      Element* keys = &scratch_[size_t(j) * 2 * tile_size()];
+      Element* values = keys + tile_size();
+      tiles.keys[j] = keys;
+      tiles.values[j] = values;
+      if constexpr (Cache::quantized) {
+        if (kv_.block == BLOCK) {
+          kv_.expand_keys(layer_, page, head_, offset, keys);
+          kv_.expand_values(layer_, page, head_, offset, values);
+          continue;
+        }
+      }
+      gather(at, last, keys, values);
     }
     return tiles;
   }
 
  private:
-  void gather(int position, int last, int tile) {
+  bool is_direct() const { return !Cache::quantized && kv_.block == BLOCK; }
+  size_t tile_size() const { return size_t(BLOCK * kv_.dim); }
+
+  void gather(int position, int last, Element* keys, Element* values) {
     const int dim = kv_.dim;
-    const size_t size = size_t(BLOCK * dim);
-    scratch_.reserve(size_t(TILES) * 2 * size);
-    Element* keys = &scratch_[size_t(tile) * 2 * size];
-    Element* values = keys + size;
     for (int t = 0; t < BLOCK; ++t) {
       const int at = position + t < last ? position + t : last;
       const int page = pages_[at / kv_.page_size], offset = at % kv_.page_size;
-      const Element* k = kv_.keys(layer_, page, head_);
-      const Element* v = kv_.values(layer_, page, head_);
       for (int d = 0; d < dim; ++d) {
-        const size_t row = Kv<Element>::paired ? (size_t(d / 2) * BLOCK + size_t(t)) * 2 + d % 2
-                                               : size_t(d) * BLOCK + size_t(t);
-        const size_t column = Kv<Element>::paired
-                                  ? (size_t(t / 2) * size_t(dim) + size_t(d)) * 2 + t % 2
-                                  : size_t(t) * size_t(dim) + size_t(d);
-        keys[row] = k[kv_.key_index(offset, d)];
-        values[column] = v[kv_.value_index(offset, d)];
+        const size_t row = Cache::paired ? (size_t(d / 2) * BLOCK + size_t(t)) * 2 + d % 2
+                                         : size_t(d) * BLOCK + size_t(t);
+        const size_t column = Cache::paired ? (size_t(t / 2) * size_t(dim) + size_t(d)) * 2 + t % 2
+                                            : size_t(t) * size_t(dim) + size_t(d);
+        keys[row] = kv_.key(layer_, page, head_, offset, d);
+        values[column] = kv_.value(layer_, page, head_, offset, d);
       }
     }
   }
 
-  Kv<Element>& kv_;
+  Cache& kv_;
   const int layer_, head_;
   const int32_t* pages_;
-  Buffer<Element> scratch_;
+  Buffer<Element>& scratch_;
 };
 
 // Rows `queries` [count][dim] over one split: fills `part`.
-template <class Element>
-void attend_split(Loader<Element>& loader, const Element* queries, const Range* ranges, int count,
+template <class Element, class Stored>
+void attend_split(Loader<Element, Stored>& loader, const Element* queries, const Range* ranges, int count,
                   int split, int dim, float scale, Part part) {
   int last = ranges[0].last;
   for (int r = 1; r < count; ++r) last = ranges[r].last > last ? ranges[r].last : last;
@@ -319,8 +330,8 @@ inline void merge(float* out, float& top, float& sum, const float* next, float n
 namespace scalar {
 
 // The definition for one row: softmax(q . k * scale) . v over its range, in double precision.
-template <class Element>
-void attend(Kv<Element>& kv, int layer, int head, const int32_t* pages, const float* query,
+template <class Element, class Stored>
+void attend(Kv<Element, Stored>& kv, int layer, int head, const int32_t* pages, const float* query,
             Range range, float scale, float* out) {
   const auto number = [](Element e) {
     if constexpr (sizeof(Element) == 2) return double(to_float(e));
@@ -330,20 +341,18 @@ void attend(Kv<Element>& kv, int layer, int head, const int32_t* pages, const fl
   std::vector<double> weights(size_t(count), 0.0), sums(size_t(dim), 0.0);
   double top = -1e300, total = 0;
   for (int i = 0; i < count; ++i) {
-    const int at = range.first + i, offset = at % kv.page_size;
-    const Element* keys = kv.keys(layer, pages[at / kv.page_size], head);
+    const int at = range.first + i, offset = at % kv.page_size, page = pages[at / kv.page_size];
     for (int d = 0; d < dim; ++d)
-      weights[size_t(i)] += double(query[d]) * number(keys[kv.key_index(offset, d)]);
+      weights[size_t(i)] += double(query[d]) * number(kv.key(layer, page, head, offset, d));
     weights[size_t(i)] *= double(scale);
     top = weights[size_t(i)] > top ? weights[size_t(i)] : top;
   }
   for (int i = 0; i < count; ++i) {
-    const int at = range.first + i, offset = at % kv.page_size;
-    const Element* values = kv.values(layer, pages[at / kv.page_size], head);
+    const int at = range.first + i, offset = at % kv.page_size, page = pages[at / kv.page_size];
     const double weight = std::exp(weights[size_t(i)] - top);
     total += weight;
     for (int d = 0; d < dim; ++d)
-      sums[size_t(d)] += weight * number(values[kv.value_index(offset, d)]);
+      sums[size_t(d)] += weight * number(kv.value(layer, page, head, offset, d));
   }
   for (int d = 0; d < dim; ++d) out[d] = float(sums[size_t(d)] / total);
 }

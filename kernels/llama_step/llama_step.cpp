@@ -80,6 +80,7 @@ int check_shape(const Shape& s) {
     return fail("page_size %ld is no power of two", s.page_size);
   if (s.num_pages < 1) return fail("num_pages %ld", s.num_pages);
   if (s.window < 0) return fail("window %ld", s.window);
+  if (s.kv_format < 0 || s.kv_format > 2) return fail("there is no KV format %ld", s.kv_format);
   return 0;
 }
 
@@ -150,8 +151,11 @@ EXPORT ModelBase* sapwood_new(const Shape* shape) {
 #endif
   ModelBase* model = nullptr;
   guarded([&] {
-    if (shape->wide_kv) model = new Model<float>(*shape);
-    else model = new Model<bf16>(*shape);
+    switch (KvFormat(shape->kv_format)) {
+      case KvFormat::BFLOAT16: model = new Model<bf16, bf16>(*shape); break;
+      case KvFormat::FLOAT32: model = new Model<float, float>(*shape); break;
+      case KvFormat::INT8: model = new Model<bf16, int8_t>(*shape); break;
+    }
     model->layers.resize(size_t(shape->layers));
     return 0;
   });
@@ -264,7 +268,13 @@ EXPORT int64_t sapwood_weight_bytes(ModelBase* model) {
 }
 
 EXPORT int64_t sapwood_page_bytes(const Shape* s) {
-  return int64_t(s->wide_kv
-                     ? Kv<float>::bytes_of_page(s->layers, s->kv_heads, s->head_dim, s->page_size)
-                     : Kv<bf16>::bytes_of_page(s->layers, s->kv_heads, s->head_dim, s->page_size));
+  const auto bytes = [&](auto kv) {
+    return int64_t(decltype(kv)::bytes_of_page(s->layers, s->kv_heads, s->head_dim, s->page_size));
+  };
+  switch (KvFormat(s->kv_format)) {
+    case KvFormat::BFLOAT16: return bytes(Kv<bf16>());
+    case KvFormat::FLOAT32: return bytes(Kv<float>());
+    case KvFormat::INT8: return bytes(Kv<bf16, int8_t>());
+  }
+  return 0;
 }

@@ -22,10 +22,13 @@
 
 namespace sapwood {
 
+// How keys and values are kept.
+enum class KvFormat : int { BFLOAT16 = 0, FLOAT32 = 1, INT8 = 2 };
+
 struct Shape {
   int layers, hidden, heads, kv_heads, head_dim, inner, vocab;
   int page_size, num_pages, window;  // window 0: a token sees everything before it
-  int wide_kv;                       // 1: float32 keys and values, 0: bfloat16
+  int kv_format;                     // a KvFormat
   int threads;
   float eps, rope_scale;
 };
@@ -80,7 +83,7 @@ class ModelBase {
   double seconds[NUM_PHASES] = {};  // of thread 0, since the last reset
 };
 
-template <class Element>
+template <class Element, class Stored>
 class Model final : public ModelBase {
  public:
   explicit Model(const Shape& shape_)
@@ -90,7 +93,7 @@ class Model final : public ModelBase {
   void step(const StepArgs& args) override;
   void copy_page(int source, int target) override { kv.copy_page(source, target); }
 
-  Kv<Element> kv;
+  Kv<Element, Stored> kv;
 
  private:
   struct Best {
@@ -125,6 +128,7 @@ class Model final : public ModelBase {
     Rows rows, attended_rows;    // small steps' rows, made by each thread for itself
     Buffer<float> row;           // [hidden or heads * dim]
     Buffer<Element> queries;     // [rows][dim]
+    Buffer<Element> tiles;       // a split's keys and values, where they are put together
     Buffer<float> part, merged;  // [rows][dim]
     Buffer<float> tops, sums, merged_tops, merged_sums;
     std::vector<Range> ranges;

@@ -110,6 +110,9 @@ inline Vec round_even(Vec v) { return _mm512_roundscale_ps(v, 0); }
 inline void store_bytes(int8_t* p, IVec v) {  // 16 int32 in [-128, 127] -> 16 int8
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
 }
+inline Vec load_bytes(const int8_t* p) {  // 16 int8 -> 16 float32
+  return to_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 
 inline IVec nibbles_low(IVec v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 inline IVec nibbles_high(IVec v) {
@@ -290,6 +293,11 @@ inline void store_bytes(int8_t* p, IVec v) {
   int32_t lanes[LANES];
   store_ints(lanes, v);
   for (int i = 0; i < LANES; ++i) p[i] = int8_t(lanes[i]);
+}
+inline Vec load_bytes(const int8_t* p) {
+  float lanes[LANES];
+  for (int i = 0; i < LANES; ++i) lanes[i] = p[i];
+  return load(lanes);
 }
 inline IVec nibbles_low(IVec v) {
   return each_int([&](int i) { return v.piece[i] & 0x0f0f0f0f; });

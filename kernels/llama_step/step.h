@@ -6,14 +6,14 @@
 
 namespace sapwood {
 
-template <class Element>
-void Model<Element>::step(const StepArgs& args) {
+template <class Element, class Stored>
+void Model<Element, Stored>::step(const StepArgs& args) {
   prepare(args);
   pool.run([&](Member me) { run(args, me); });
 }
 
-template <class Element>
-void Model<Element>::prepare(const StepArgs& args) {
+template <class Element, class Stored>
+void Model<Element, Stored>::prepare(const StepArgs& args) {
   const int count = args.num_tokens, dim = shape.head_dim;
   const size_t tokens = size_t(count);
   plan_.clear();
@@ -66,9 +66,9 @@ void Model<Element>::prepare(const StepArgs& args) {
 }
 
 // Units of a linear map: blocks of rows that stay in the second-level cache, strip by strip.
-template <class Element>
+template <class Element, class Stored>
 template <class FinishRow>
-void Model<Element>::product(const Matrix& w, const Rows& in, int count, Work& work, Member me,
+void Model<Element, Stored>::product(const Matrix& w, const Rows& in, int count, Work& work, Member me,
                              FinishRow&& finish) {
   const int blocks = (count + UNIT_ROWS - 1) / UNIT_ROWS, strips = w.tiles() / 2;
   work.run(me, blocks * strips, [&](int unit) {
@@ -80,8 +80,8 @@ void Model<Element>::product(const Matrix& w, const Rows& in, int count, Work& w
   });
 }
 
-template <class Element>
-void Model<Element>::run(const StepArgs& args, Member me) {
+template <class Element, class Stored>
+void Model<Element, Stored>::run(const StepArgs& args, Member me) {
 #if defined(SAPWOOD_TIER_AMX)
   const amx::Session session;
 #endif
@@ -146,8 +146,8 @@ void Model<Element>::run(const StepArgs& args, Member me) {
   clock(HEAD);
 }
 
-template <class Element>
-void Model<Element>::embed(const StepArgs& args, Member me) {
+template <class Element, class Stored>
+void Model<Element, Stored>::embed(const StepArgs& args, Member me) {
   const int half = shape.head_dim / 2;
   work_.embed.run(me, args.num_tokens, [&](int i) {
     float* row = &x_[size_t(i) * size_t(stride_)];
@@ -161,9 +161,9 @@ void Model<Element>::embed(const StepArgs& args, Member me) {
 // The rows that a product reads, put in place by `put(rows, row)`: each thread all of them for itself
 // where they are few, or all threads together. A late thread's own copy may be made of numbers that
 // others are changing by then; but then the product has no unit left, and nobody reads the copy.
-template <class Element>
+template <class Element, class Stored>
 template <class Put>
-const Rows& Model<Element>::make_rows(Rows& shared, Rows& own, int inputs, int count, Work& work,
+const Rows& Model<Element, Stored>::make_rows(Rows& shared, Rows& own, int inputs, int count, Work& work,
                                       Member me, Put&& put) {
   if (count > ALONE) {
     work.run(me, count, [&](int i) { put(shared, i); });
@@ -174,8 +174,8 @@ const Rows& Model<Element>::make_rows(Rows& shared, Rows& own, int inputs, int c
   return own;
 }
 
-template <class Element>
-const Rows& Model<Element>::normalize(const float* residual, const float* weight, Format format,
+template <class Element, class Stored>
+const Rows& Model<Element, Stored>::normalize(const float* residual, const float* weight, Format format,
                                       int count, Work& work, Member me) {
   Scratch& own = scratch_[size_t(me.index)];
   return make_rows(rows_[int(format)], own.rows, shape.hidden, count, work, me, [&](Rows& rows, int i) {
@@ -185,8 +185,8 @@ const Rows& Model<Element>::normalize(const float* residual, const float* weight
   });
 }
 
-template <class Element>
-void Model<Element>::add_product(const Matrix& w, const Rows& in, int count, float* residual,
+template <class Element, class Stored>
+void Model<Element, Stored>::add_product(const Matrix& w, const Rows& in, int count, float* residual,
                                  Work& work, Member me) {
   product(w, in, count, work, me, [&](int strip, int row, const float* values) {
     float* x = residual + size_t(row) * size_t(stride_) + size_t(strip * STRIP);
@@ -196,8 +196,8 @@ void Model<Element>::add_product(const Matrix& w, const Rows& in, int count, flo
 }
 
 // The strips hold 16 gates and their 16 ups; two of them make a group of the next map's input.
-template <class Element>
-void Model<Element>::gate_up(const Layer& layer, const Rows& in, Rows& out, int count, Work& work,
+template <class Element, class Stored>
+void Model<Element, Stored>::gate_up(const Layer& layer, const Rows& in, Rows& out, int count, Work& work,
                              Member me) {
   float* products = scratch_[size_t(me.index)].inner.data();
   const int blocks = (count + UNIT_ROWS - 1) / UNIT_ROWS, pairs = layer.gate_up.tiles() / 4;
@@ -219,15 +219,15 @@ void Model<Element>::gate_up(const Layer& layer, const Rows& in, Rows& out, int 
 
 // ---- attention -----------------------------------------------------------------------------
 
-template <class Element>
-void Model<Element>::rotate_head(int token, const float* weight, float* values) const {
+template <class Element, class Stored>
+void Model<Element, Stored>::rotate_head(int token, const float* weight, float* values) const {
   const int dim = shape.head_dim, half = dim / 2;
   if (weight) rms_norm(values, weight, dim, shape.eps, values);
   rotate(values, &cos_[size_t(token) * size_t(half)], &sin_[size_t(token) * size_t(half)], half);
 }
 
-template <class Element>
-void Model<Element>::rotate_and_store(int layer, int token, int head) {
+template <class Element, class Stored>
+void Model<Element, Stored>::rotate_and_store(int layer, int token, int head) {
   const int dim = shape.head_dim, heads = shape.heads;
   const Buffer<float>& norm = head < heads ? layers[size_t(layer)].q_norm : layers[size_t(layer)].k_norm;
   float* values = &qkv_[size_t(token) * size_t(qkv_stride_) + size_t(head * dim)];
@@ -235,7 +235,7 @@ void Model<Element>::rotate_and_store(int layer, int token, int head) {
   if (head < heads) {
     Element* query = &queries_[(size_t(token) * size_t(heads) + size_t(head)) * size_t(dim)];
     for (int d = 0; d < dim; d += LANES) {
-      if constexpr (Kv<Element>::paired) store_bf16(query + d, load(values + d));
+      if constexpr (Kv<Element, Stored>::paired) store_bf16(query + d, load(values + d));
       else store(query + d, load(values + d));
     }
     return;
@@ -246,8 +246,8 @@ void Model<Element>::rotate_and_store(int layer, int token, int head) {
   kv.write_value(layer, page, head - heads, offset, values + shape.kv_heads * dim);
 }
 
-template <class Element>
-void Model<Element>::attend(int layer, LayerWork& work, Member me) {
+template <class Element, class Stored>
+void Model<Element, Stored>::attend(int layer, LayerWork& work, Member me) {
   const int num_long = int(plan_.long_units.size()) * shape.kv_heads;
   const int num_short = int(plan_.short_units.size()) * shape.kv_heads;
   work.attention.run(me, num_long + num_short, [&](int unit) {
@@ -266,8 +266,8 @@ void Model<Element>::attend(int layer, LayerWork& work, Member me) {
   }
 }
 
-template <class Element>
-void Model<Element>::attend_long(int layer, int head, const LongUnit& unit, Member me) {
+template <class Element, class Stored>
+void Model<Element, Stored>::attend_long(int layer, int head, const LongUnit& unit, Member me) {
   Scratch& own = scratch_[size_t(me.index)];
   const int dim = shape.head_dim, group = shape.heads / shape.kv_heads;
   const int count = unit.count * group;
@@ -288,7 +288,8 @@ void Model<Element>::attend_long(int layer, int head, const LongUnit& unit, Memb
     own.merged_tops[size_t(r)] = MASKED;
     own.merged_sums[size_t(r)] = 0;
   }
-  Loader<Element> loader(kv, layer, head, plan_.tokens[size_t(unit.first)].pages);
+  Loader<Element, Stored> loader(kv, layer, head, plan_.tokens[size_t(unit.first)].pages,
+                                 own.tiles);
   const float scale = 1.0f / std::sqrt(float(dim));
   const Part part{own.part.data(), own.tops.data(), own.sums.data()};
   for (int split = first / SPLIT; split <= last / SPLIT; ++split) {
@@ -306,8 +307,8 @@ void Model<Element>::attend_long(int layer, int head, const LongUnit& unit, Memb
   }
 }
 
-template <class Element>
-void Model<Element>::attend_short(int layer, int head, const ShortUnit& unit, Member me) {
+template <class Element, class Stored>
+void Model<Element, Stored>::attend_short(int layer, int head, const ShortUnit& unit, Member me) {
   Scratch& own = scratch_[size_t(me.index)];
   const int dim = shape.head_dim, group = shape.heads / shape.kv_heads;
   const int count = int(unit.tokens.size()) * group;
@@ -322,7 +323,7 @@ void Model<Element>::attend_short(int layer, int head, const ShortUnit& unit, Me
                 group_size * sizeof(Element));
     for (int r = 0; r < group; ++r) own.ranges[i * size_t(group) + size_t(r)] = token.range;
   }
-  Loader<Element> loader(kv, layer, head, longest->pages);
+  Loader<Element, Stored> loader(kv, layer, head, longest->pages, own.tiles);
   const float scale = 1.0f / std::sqrt(float(dim));
   attend_split(loader, own.queries.data(), own.ranges.data(), count, unit.split, dim, scale,
                Part{own.part.data(), own.tops.data(), own.sums.data()});
@@ -336,8 +337,8 @@ void Model<Element>::attend_short(int layer, int head, const ShortUnit& unit, Me
   }
 }
 
-template <class Element>
-void Model<Element>::merge_short(int token, float* merged) {
+template <class Element, class Stored>
+void Model<Element, Stored>::merge_short(int token, float* merged) {
   const int dim = shape.head_dim, heads = shape.heads;
   const int splits = Plan::num_splits(plan_.tokens[size_t(token)]);
   for (int head = 0; head < heads; ++head) {
@@ -367,8 +368,8 @@ inline float allowed_max(const float* values, int count, uint32_t allowed, int& 
   return best;
 }
 
-template <class Element>
-void Model<Element>::project_head(const StepArgs& args, Member me) {
+template <class Element, class Stored>
+void Model<Element, Stored>::project_head(const StepArgs& args, Member me) {
   Scratch& own = scratch_[size_t(me.index)];
   const Matrix& w = head_matrix();
   const int count = args.num_rows, strips = w.tiles() / 2;

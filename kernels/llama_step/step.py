@@ -81,11 +81,20 @@ class Phase(IntEnum):
     HEAD = 7
 
 
+class KvFormat(IntEnum):
+    """How keys and values are kept. INT8: with a float32 scale for each head and token; they are
+    multiplied as bfloat16."""
+
+    BFLOAT16 = 0
+    FLOAT32 = 1
+    INT8 = 2
+
+
 @dataclass(frozen=True)
 class StepShape:
     """A model's numbers and its cache's. `window`: positions that a token sees, itself included; 0:
-    all. `wide_kv`: keys and values in float32 rather than bfloat16. `rope_scale`: a factor on both
-    cosines and sines. head_dim is a multiple of 16, page_size a power of two."""
+    all. `rope_scale`: a factor on both cosines and sines. head_dim is a multiple of 16, page_size a
+    power of two."""
 
     layers: int
     hidden: int
@@ -97,7 +106,7 @@ class StepShape:
     page_size: int
     num_pages: int
     window: int
-    wide_kv: bool
+    kv_format: KvFormat
     threads: int
     eps: float
     rope_scale: float

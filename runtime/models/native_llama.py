@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from ...kernels.llama_step import (
+    KvFormat,
     LlamaStep,
     MatrixKind,
     Source,
@@ -56,7 +57,7 @@ def native_obstacle(config: LlamaConfig) -> str | None:
 
 
 def step_shape(
-    config: LlamaConfig, *, page_size: int, num_pages: int, wide_kv: bool, threads: int
+    config: LlamaConfig, *, page_size: int, num_pages: int, kv_format: KvFormat, threads: int
 ) -> StepShape:
     return StepShape(
         layers=config.num_layers,
@@ -69,7 +70,7 @@ def step_shape(
         page_size=page_size,
         num_pages=num_pages,
         window=config.sliding_window or 0,
-        wide_kv=wide_kv,
+        kv_format=kv_format,
         threads=threads,
         eps=config.rms_eps,
         rope_scale=rope_frequencies(config.head_dim, config.rope)[1],

@@ -7,7 +7,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, get_args
 
-from ...runtime.config import CacheOptions, Dtype, EngineConfig, ModelOptions, ScheduleOptions
+from ...runtime.config import (
+    CacheOptions,
+    Dtype,
+    EngineConfig,
+    KvDtype,
+    ModelOptions,
+    ScheduleOptions,
+)
 from ...runtime.errors import InvalidRequest
 from ...runtime.native_format import renamed
 from ...runtime.protocol import SamplingParams
@@ -49,6 +56,13 @@ def add_engine_options(parser: ArgumentParser) -> None:
         help="size of the KV cache (default: a quarter of the free memory, at most 3 GiB)",
     )
     group.add_argument(
+        "--kv-dtype",
+        default="auto",
+        choices=get_args(KvDtype),
+        help="of the KV cache: auto is fp32 with fp32 weights, or else bf16; int8 holds nearly "
+        "twice the tokens (default: auto)",
+    )
+    group.add_argument(
         "--max-drafts",
         type=int,
         default=ScheduleOptions.max_drafts,
@@ -63,7 +77,7 @@ def engine_config(args: Namespace) -> EngineConfig:
     """Raises InvalidRequest or CommandError that names the option out of range."""
     config = EngineConfig(
         model=ModelOptions(args.model, args.dtype, args.context_length, args.threads),
-        cache=CacheOptions(args.max_tokens_in_cache),
+        cache=CacheOptions(args.max_tokens_in_cache, kv_dtype=args.kv_dtype),
         schedule=ScheduleOptions(max_drafts=args.max_drafts),
     )
     tokens, page = config.cache.max_tokens, config.cache.page_size

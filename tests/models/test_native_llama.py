@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from sapwood import _native
-from sapwood.kernels.llama_step import LlamaStep, StepInputs
+from sapwood.kernels.llama_step import KvFormat, LlamaStep, StepInputs
 from sapwood.kernels.paged_attention import plan_attention
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
@@ -112,15 +112,15 @@ def random_checkpoint(config: LlamaConfig) -> Arrays:
 
 @pytest.fixture
 def native() -> Iterator[Callable[..., LlamaStep]]:
-    """native(checkpoint, dtype, wide_kv): a loaded model with pages for one text."""
+    """native(checkpoint, dtype, kv_format): a loaded model with pages for one text."""
     made: list[LlamaStep] = []
 
-    def load(checkpoint: Any, dtype: str, wide_kv: bool, length: int = LENGTH) -> LlamaStep:
+    def load(checkpoint: Any, dtype: str, kv_format: KvFormat, length: int = LENGTH) -> LlamaStep:
         shape = step_shape(
             checkpoint.config,
             page_size=PAGE_SIZE,
             num_pages=-(-length // PAGE_SIZE),
-            wide_kv=wide_kv,
+            kv_format=kv_format,
             threads=2,
         )
         made.append(load_native(checkpoint, dtype, shape))
@@ -189,13 +189,13 @@ def test_every_family_equals_the_torch_model(
     checkpoint = random_checkpoint(config)
     ids = np.random.default_rng(4).integers(0, config.vocab_size, LENGTH)
     expected = torch_logits(LlamaModel.load(checkpoint, torch.float32), ids)
-    exact = native(checkpoint, "float32", wide_kv=True)
+    exact = native(checkpoint, "float32", kv_format=KvFormat.FLOAT32)
     assert np.abs(native_logits(exact, ids) - expected).max() <= 1e-4
     assert np.abs(native_logits(exact, ids, (1, 2, 60, 130)) - expected).max() <= 1e-4
     size = expected.std()
-    narrow_kv = native_logits(native(checkpoint, "float32", wide_kv=False), ids)
+    narrow_kv = native_logits(native(checkpoint, "float32", kv_format=KvFormat.BFLOAT16), ids)
     assert 0 < np.sqrt(((narrow_kv - expected) ** 2).mean()) <= 0.01 * size
-    coarse = native_logits(native(checkpoint, "bfloat16", wide_kv=False), ids)
+    coarse = native_logits(native(checkpoint, "bfloat16", kv_format=KvFormat.BFLOAT16), ids)
     ours = np.sqrt(((coarse - expected) ** 2).mean())
     peer = torch_logits(LlamaModel.load(checkpoint, torch.bfloat16), ids)
     theirs = np.sqrt(((peer - expected) ** 2).mean())
@@ -234,7 +234,7 @@ def test_quantised_weights_err_by_their_activations_alone(
     checkpoint = random_checkpoint(CONFIGS[name])
     ids = np.random.default_rng(5).integers(0, CONFIGS[name].vocab_size, LENGTH)
     expected = torch_logits(LlamaModel.load(as_kept(checkpoint, dtype), torch.float32), ids)
-    found = native_logits(native(checkpoint, dtype, wide_kv=False), ids)
+    found = native_logits(native(checkpoint, dtype, kv_format=KvFormat.BFLOAT16), ids)
     error = np.sqrt(((found - expected) ** 2).mean()) / expected.std()
     assert 0.001 < error < 0.04
 
@@ -272,24 +272,33 @@ def test_the_default_model_in_float32_equals_transformers(
     expected: list[Array],
 ) -> None:
     with open_checkpoint(default_model) as checkpoint:
-        step = native(checkpoint, "float32", wide_kv=True)
+        step = native(checkpoint, "float32", kv_format=KvFormat.FLOAT32)
     for ids, wanted in zip(prompts, expected, strict=True):
         assert np.abs(native_logits(step, ids) - wanted).max() <= 1e-3
         by_steps = native_logits(step, ids, (9, 10, 11, 12))
         assert np.abs(by_steps - wanted).max() <= 1e-3
 
 
-@pytest.mark.parametrize("dtype, largest", [("bfloat16", 1e-3), ("stored", 1e-2), ("int8", 1e-2)])
+@pytest.mark.parametrize(
+    "dtype, kv_format, largest",
+    [
+        ("bfloat16", KvFormat.BFLOAT16, 1e-3),
+        ("bfloat16", KvFormat.INT8, 5e-3),
+        ("stored", KvFormat.BFLOAT16, 1e-2),
+        ("int8", KvFormat.BFLOAT16, 1e-2),
+    ],
+)
 def test_the_default_model_stays_close_in_fewer_bits(
     native: Callable[..., LlamaStep],
     default_model: Path,
     prompts: list[Array],
     expected: list[Array],
     dtype: str,
+    kv_format: KvFormat,
     largest: float,
 ) -> None:
     """Over 75 tokens; `benchmarks/quality.py` measures it over 20,000."""
     with open_checkpoint(default_model) as checkpoint:
-        step = native(checkpoint, dtype, wide_kv=False)
+        step = native(checkpoint, dtype, kv_format=kv_format)
     found = np.concatenate([native_logits(step, ids) for ids in prompts])
     assert 0 < divergence(np.concatenate(expected), found) <= largest

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sapwood.kernels.llama_step import KvFormat
 from sapwood.runtime.config import (
     AUTO_CACHE_BYTES,
     CacheOptions,
@@ -13,6 +14,7 @@ from sapwood.runtime.config import (
     resolve_dtype,
 )
 from sapwood.runtime.errors import InvalidRequest
+from sapwood.runtime.native_backend import choose_kv_format
 
 
 def resolved(free_bytes: int = 1 << 30, **options: object) -> ResolvedConfig:
@@ -50,6 +52,16 @@ def test_the_backends_dtype_and_the_checkpoints_context() -> None:
     assert config.schedule.max_running == 8  # each running request takes a token of the budget
     with pytest.raises(InvalidRequest, match="2049 is more than the checkpoint's 2048"):
         resolved(model=ModelOptions(context_length=2_049))
+
+
+def test_keys_and_values_in_bytes() -> None:
+    assert choose_kv_format("auto", "float32") is KvFormat.FLOAT32
+    assert choose_kv_format("auto", "stored") is KvFormat.BFLOAT16
+    assert choose_kv_format("int8", "stored") is KvFormat.INT8
+    with pytest.raises(InvalidRequest, match="kv_dtype: int8 .* does not go with dtype float32"):
+        choose_kv_format("int8", "float32")
+    with pytest.raises(InvalidRequest, match="kv_dtype: 'q4' is none of auto, int8"):
+        EngineConfig(cache=CacheOptions(kv_dtype="q4"))  # type: ignore[arg-type]
 
 
 def test_auto_is_bfloat16_where_that_is_fast() -> None:

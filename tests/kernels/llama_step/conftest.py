@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sapwood import _native
 from sapwood.kernels import llama_step
 from sapwood.kernels.llama_step import (
+    KvFormat,
     LlamaStep,
     MatrixKind,
     Source,
@@ -128,7 +129,7 @@ class Probe:
         """rows: uint8 [outputs, row_bytes]."""
         return _Matrix(self.library, weight_format, source, rows, inputs)
 
-    def cache(self, **numbers: int) -> Any:
+    def cache(self, **numbers: Any) -> Any:
         return _Cache(self.library, **numbers)
 
 
@@ -182,7 +183,7 @@ class _Cache:
         self,
         library: ctypes.CDLL,
         *,
-        wide: int,
+        kv: KvFormat,
         layers: int,
         heads: int,
         dim: int,
@@ -192,7 +193,7 @@ class _Cache:
         self._library = library
         self.dim = dim
         self._handle = ctypes.c_void_p(
-            library.probe_cache(wide, layers, heads, dim, page_size, num_pages)
+            library.probe_cache(kv, layers, heads, dim, page_size, num_pages)
         )
         assert self._handle
 
@@ -337,7 +338,7 @@ SHAPE: dict[str, Any] = {
     "page_size": 16,
     "num_pages": 80,
     "window": 0,
-    "wide_kv": False,
+    "kv_format": KvFormat.BFLOAT16,
     "threads": 2,
     "eps": 1e-5,
     "rope_scale": 1.0,

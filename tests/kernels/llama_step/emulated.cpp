@@ -67,10 +67,10 @@ void check_products(Format format, int outputs, int inputs, int count) {
   }
 }
 
-template <class Element>
+template <class Element, class Stored = Element>
 void check_attention(int dim, int page_size, int length, double largest) {
   const int num_pages = (length + page_size - 1) / page_size;
-  Kv<Element> kv(1, 1, dim, page_size, num_pages);
+  Kv<Element, Stored> kv(1, 1, dim, page_size, num_pages);
   std::vector<int32_t> pages(size_t(num_pages), 0);
   for (int i = 0; i < num_pages; ++i) pages[size_t(i)] = num_pages - 1 - i;
   for (int at = 0; at < length; ++at) {
@@ -92,7 +92,8 @@ void check_attention(int dim, int page_size, int length, double largest) {
   const float scale = 1 / std::sqrt(float(dim));
   float top = MASKED, sum = 0, part_top, part_sum;
   std::vector<float> part(size_t(dim), 0.0f);
-  Loader<Element> loader(kv, 0, 0, pages.data());
+  Buffer<Element> tiles;
+  Loader<Element, Stored> loader(kv, 0, 0, pages.data(), tiles);
   for (int split = range.first / SPLIT; split <= range.last / SPLIT; ++split) {
     attend_split(loader, row.data(), &range, 1, split, dim, scale,
                  Part{part.data(), &part_top, &part_sum});
@@ -154,13 +155,13 @@ std::vector<float> last_logits(ModelBase* model, int length, int chunk) {
   return logits;
 }
 
-void check_step(Format format, int wide_kv) {
-  const Shape shape{1, 72, 6, 2, 16, 40, 67, 16, 12, 0, wide_kv, 3, 1e-5f, 1.0f};
+void check_step(Format format, int kv_format) {
+  const Shape shape{1, 72, 6, 2, 16, 40, 67, 16, 12, 0, kv_format, 3, 1e-5f, 1.0f};
   std::unique_ptr<ModelBase> model(random_model(shape, format));
   const std::vector<float> whole = last_logits(model.get(), 150, 150);
   for (int chunk : {1, 7, 64})
-    expect(last_logits(model.get(), 150, chunk) == whole, "step", int(format), wide_kv, chunk);
-  for (float logit : whole) expect(std::isfinite(logit), "finite", int(format), wide_kv, 0);
+    expect(last_logits(model.get(), 150, chunk) == whole, "step", int(format), kv_format, chunk);
+  for (float logit : whole) expect(std::isfinite(logit), "finite", int(format), kv_format, 0);
 }
 
 }  // namespace
@@ -176,9 +177,10 @@ int main() {
     for (int dim : {16, 80, 128}) {
       check_attention<float>(dim, page_size, 200, 1e-5);
       check_attention<bf16>(dim, page_size, 200, 2e-2);
+      check_attention<bf16, int8_t>(dim, page_size, 200, 2e-2);
     }
   for (int format = 0; format < 4; ++format)
-    for (int wide_kv : {0, 1}) check_step(Format(format), wide_kv);
+    for (int kv_format : {0, 1, 2}) check_step(Format(format), kv_format);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -203,9 +203,9 @@ Element element(float number) {
   else return number;
 }
 
-template <class Element>
+template <class Element, class Stored = Element>
 struct CacheOf final : Cache {
-  Kv<Element> kv;
+  Kv<Element, Stored> kv;
 
   CacheOf(int layers, int heads, int dim, int page_size, int num_pages)
       : kv(layers, heads, dim, page_size, num_pages) {}
@@ -213,8 +213,11 @@ struct CacheOf final : Cache {
   float scale() const { return 1.0f / std::sqrt(float(kv.dim)); }
 
   void fill(float value) override {
-    for (size_t i = 0; i < kv.page_elements * size_t(kv.num_pages); ++i)
-      kv.memory[i] = element<Element>(value);
+    for (size_t i = 0; i < kv.page_elements * size_t(kv.num_pages); ++i) {
+      if constexpr (kv.quantized) kv.memory[i] = 1;
+      else kv.memory[i] = element<Element>(value);
+    }
+    std::fill_n(kv.scales.data(), kv.page_scales * size_t(kv.num_pages), value);
   }
   void write(int layer, int page, int head, int offset, const float* key,
              const float* value) override {
@@ -223,14 +226,15 @@ struct CacheOf final : Cache {
   }
   void read(int layer, int page, int head, int offset, float* key, float* value) override {
     for (int d = 0; d < kv.dim; ++d) {
-      key[d] = number(kv.keys(layer, page, head)[kv.key_index(offset, d)]);
-      value[d] = number(kv.values(layer, page, head)[kv.value_index(offset, d)]);
+      key[d] = number(kv.key(layer, page, head, offset, d));
+      value[d] = number(kv.value(layer, page, head, offset, d));
     }
   }
   void copy(int source, int target) override { kv.copy_page(source, target); }
   int64_t page_bytes() const override {
-    const size_t stated = Kv<Element>::bytes_of_page(kv.layers, kv.heads, kv.dim, kv.page_size);
-    return stated == kv.page_elements * sizeof(Element) ? int64_t(stated) : -1;
+    const size_t stated = kv.bytes_of_page(kv.layers, kv.heads, kv.dim, kv.page_size);
+    const size_t taken = kv.page_elements * sizeof(Stored) + kv.page_scales * sizeof(float);
+    return stated == taken ? int64_t(stated) : -1;
   }
 
   // Split by split, as the step takes a long span.
@@ -248,7 +252,8 @@ struct CacheOf final : Cache {
       first = ranges[r].first < first ? ranges[r].first : first;
       last = ranges[r].last > last ? ranges[r].last : last;
     }
-    Loader<Element> loader(kv, layer, head, pages);
+    Buffer<Element> tiles;
+    Loader<Element, Stored> loader(kv, layer, head, pages, tiles);
     const Part part{part_out.data(), tops.data(), sums.data()};
     for (int split = first / SPLIT; split <= last / SPLIT; ++split) {
       attend_split(loader, rows.data(), ranges, count, split, kv.dim, scale(), part);
@@ -269,12 +274,13 @@ struct CacheOf final : Cache {
 
 }  // namespace
 
-EXPORT Cache* probe_cache(int is_wide, int layers, int heads, int dim, int page_size,
+EXPORT Cache* probe_cache(int format, int layers, int heads, int dim, int page_size,
                           int num_pages) {
 #if defined(SAPWOOD_TIER_AMX)
   if (!amx::permitted()) return nullptr;
 #endif
-  if (is_wide) return new CacheOf<float>(layers, heads, dim, page_size, num_pages);
+  if (format == 1) return new CacheOf<float>(layers, heads, dim, page_size, num_pages);
+  if (format == 2) return new CacheOf<bf16, int8_t>(layers, heads, dim, page_size, num_pages);
   return new CacheOf<bf16>(layers, heads, dim, page_size, num_pages);
 }
 

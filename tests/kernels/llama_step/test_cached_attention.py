@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapwood.kernels.llama_step import KvFormat
+
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32 - 1)
 DIMS = (16, 64, 80, 96, 128, 256)
@@ -20,20 +22,33 @@ def to_bf16(values: Array) -> Array:
     return rounded.astype(np.uint32).view(np.float32)
 
 
+def as_kept(values: Array, kv: KvFormat) -> Array:
+    """What a cache gives back of numbers [..., dim]."""
+    if kv is KvFormat.FLOAT32:
+        return values
+    if kv is KvFormat.BFLOAT16:
+        return to_bf16(values)
+    top = np.abs(values).max(axis=-1, keepdims=True)
+    numbers = np.rint(values * (np.float32(127) / top))
+    return to_bf16(numbers * (top / np.float32(127)))
+
+
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("dim", [16, 80, 256])
-@pytest.mark.parametrize("wide", [0, 1])
-def test_every_slot_keeps_its_own_numbers(probe: Any, wide: int, dim: int, page_size: int) -> None:
+@pytest.mark.parametrize("kv", KvFormat, ids=lambda kv: kv.name.lower())
+def test_every_slot_keeps_its_own_numbers(
+    probe: Any, kv: KvFormat, dim: int, page_size: int
+) -> None:
     layers, heads, pages = 2, 3, 3
     cache = probe.cache(
-        wide=wide, layers=layers, heads=heads, dim=dim, page_size=page_size, num_pages=pages
+        kv=kv, layers=layers, heads=heads, dim=dim, page_size=page_size, num_pages=pages
     )
     slots = list(np.ndindex(layers, pages, heads, page_size))
     random = np.random.default_rng(dim)
     numbers = random.standard_normal((len(slots), 2, dim), np.float32)
     for index in random.permutation(len(slots)):
         cache.write(slots[index], *numbers[index])
-    kept = numbers if wide else to_bf16(numbers)
+    kept = as_kept(numbers, kv)
     for slot, expected in zip(slots, kept, strict=True):
         assert np.array_equal(np.stack(cache.read(slot)), expected), slot
     cache.copy(0, 2)
@@ -45,16 +60,18 @@ def test_every_slot_keeps_its_own_numbers(probe: Any, wide: int, dim: int, page_
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-@pytest.mark.parametrize("wide", [0, 1])
-def test_a_page_takes_the_bytes_it_says(probe: Any, wide: int, page_size: int) -> None:
-    cache = probe.cache(wide=wide, layers=2, heads=3, dim=32, page_size=page_size, num_pages=1)
-    odd_slot = not wide and page_size == 1  # bfloat16 stands in pairs of tokens
-    assert cache.page_bytes() == 2 * 2 * 3 * 32 * (page_size + odd_slot) * (4 if wide else 2)
+@pytest.mark.parametrize("kv", KvFormat, ids=lambda kv: kv.name.lower())
+def test_a_page_takes_the_bytes_it_says(probe: Any, kv: KvFormat, page_size: int) -> None:
+    cache = probe.cache(kv=kv, layers=2, heads=3, dim=32, page_size=page_size, num_pages=1)
+    odd_slot = kv is not KvFormat.FLOAT32 and page_size == 1  # others stand in pairs of tokens
+    width = {KvFormat.BFLOAT16: 2, KvFormat.FLOAT32: 4, KvFormat.INT8: 1}[kv]
+    scales = 4 * page_size if kv is KvFormat.INT8 else 0
+    assert cache.page_bytes() == 2 * 2 * 3 * (32 * (page_size + odd_slot) * width + scales)
 
 
 @dataclass(frozen=True)
 class Case:
-    wide: int
+    kv: KvFormat
     dim: int
     page_size: int
     length: int  # positions
@@ -67,7 +84,7 @@ class Case:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     return Case(
-        draw(st.integers(0, 1)),
+        draw(st.sampled_from(KvFormat)),
         draw(st.sampled_from(DIMS)),
         draw(st.sampled_from(PAGE_SIZES)),
         draw(st.one_of(st.integers(1, 40), st.integers(100, 300))),
@@ -100,7 +117,7 @@ def fill(probe: Any, case: Case, order: Array | None = None) -> Filled:
     count = -(-case.length // case.page_size)
     pages = (random.permutation(count + 3)[:count] if order is None else order).astype(np.int32)
     cache = probe.cache(
-        wide=case.wide,
+        kv=case.kv,
         layers=2,
         heads=2,
         dim=case.dim,
@@ -114,12 +131,11 @@ def fill(probe: Any, case: Case, order: Array | None = None) -> Filled:
     return Filled(cache, pages, keys, values, queries, np.stack([first, last], axis=1))
 
 
-def attention(filled: Filled, wide: int) -> Array:
+def attention(filled: Filled, kv: KvFormat) -> Array:
     """softmax(q . k / sqrt(dim)) . v over each row's range, float64."""
-    keys, values, queries = (
-        (array if wide else to_bf16(array)).astype(np.float64)
-        for array in (filled.keys, filled.values, filled.queries)
-    )
+    keys, values = (as_kept(array, kv).astype(np.float64) for array in (filled.keys, filled.values))
+    queries = filled.queries if kv is KvFormat.FLOAT32 else to_bf16(filled.queries)
+    queries = queries.astype(np.float64)
     out = np.empty_like(queries)
     for row, (first, last) in enumerate(filled.ranges):
         scores = keys[first : last + 1] @ queries[row] / np.sqrt(queries.shape[1])
@@ -133,11 +149,13 @@ def attention(filled: Filled, wide: int) -> Array:
 def test_attention(probe: Any, case: Case) -> None:
     filled = fill(probe, case)
     found, by_scalar = filled.cache.attend(1, 1, filled.pages, filled.queries, filled.ranges)
-    expected = attention(filled, case.wide)
+    expected = attention(filled, case.kv)
     assert np.abs(by_scalar - expected).max() < 2e-6
     # Weights are rounded to bfloat16 before they meet bfloat16 values: 2^-9 of each, at most.
     largest = np.abs(filled.values).max()
-    assert np.abs(found - expected).max() < (2e-5 if case.wide else 2.0**-8 * largest)
+    assert np.abs(found - expected).max() < (
+        2e-5 if case.kv is KvFormat.FLOAT32 else 2.0**-8 * largest
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -155,10 +173,10 @@ def test_a_row_never_depends_on_its_neighbours_or_its_pages(
     assert np.array_equal(again, together)
 
 
-@pytest.mark.parametrize("wide", [0, 1])
-def test_page_sizes_give_the_same_bits(probe: Any, wide: int) -> None:
+@pytest.mark.parametrize("kv", KvFormat, ids=lambda kv: kv.name.lower())
+def test_page_sizes_give_the_same_bits(probe: Any, kv: KvFormat) -> None:
     def by(page_size: int) -> Array:
-        filled = fill(probe, Case(wide, 64, page_size, 200, 9, 0, 3))
+        filled = fill(probe, Case(kv, 64, page_size, 200, 9, 0, 3))
         out, _ = filled.cache.attend(1, 1, filled.pages, filled.queries, filled.ranges)
         return out
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sapwood.kernels.llama_step import MatrixKind, Source
+from sapwood.kernels.llama_step import KvFormat, MatrixKind, Source
 
 Array = np.ndarray[Any, Any]
 MakeTiny = Callable[..., Any]
@@ -34,10 +34,12 @@ def in_chunks(tiny: Any, row: int, text: Array, size: int) -> Array:
     return np.concatenate([tiny.run({row: text}, [span])[0] for span in spans])
 
 
-@pytest.mark.parametrize("wide_kv", [False, True], ids=["bf16-kv", "wide-kv"])
+@pytest.mark.parametrize("kv_format", KvFormat, ids=lambda f: f.name.lower())
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_prefill_in_any_chunks(make_tiny: MakeTiny, weight_format: str, wide_kv: bool) -> None:
-    tiny = make_tiny(weight_format, wide_kv=wide_kv)
+def test_prefill_in_any_chunks(
+    make_tiny: MakeTiny, weight_format: str, kv_format: KvFormat
+) -> None:
+    tiny = make_tiny(weight_format, kv_format=kv_format)
     text = random_text(1)
     expected = alone(tiny, text)
     assert np.isfinite(expected).all() and expected.std() > 0.1
@@ -47,15 +49,17 @@ def test_prefill_in_any_chunks(make_tiny: MakeTiny, weight_format: str, wide_kv:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "window": {"window": 21},
-    "one-wide-window": {"window": 140, "wide_kv": True},
+    "one-wide-window": {"window": 140, "kv_format": KvFormat.FLOAT32},
     "qk-norm-and-biases": {"bias": True, "qk_norm": True, "tied": False},
     "no-groups": {"heads": 3, "kv_heads": 3},
     "twelve-to-a-head": {"heads": 12, "kv_heads": 1},
     "dim-80": {"heads": 2, "kv_heads": 1, "head_dim": 80},
-    "dim-256": {"heads": 4, "kv_heads": 2, "head_dim": 256, "wide_kv": True},
+    "dim-256": {"heads": 4, "kv_heads": 2, "head_dim": 256, "kv_format": KvFormat.FLOAT32},
     "odd-sizes": {"hidden": 72, "inner": 40, "vocab": 67, "heads": 3, "kv_heads": 1},
     "pages-of-1": {"page_size": 1, "num_pages": 512},
-    "pages-of-4": {"page_size": 4, "num_pages": 128, "wide_kv": True},
+    "pages-of-4": {"page_size": 4, "num_pages": 128, "kv_format": KvFormat.FLOAT32},
+    "int8-kv-pages-of-1": {"kv_format": KvFormat.INT8, "page_size": 1, "num_pages": 512},
+    "int8-kv-dim-80": {"kv_format": KvFormat.INT8, "heads": 2, "kv_heads": 1, "head_dim": 80},
     "pages-of-64": {"page_size": 64, "num_pages": 8},
     "pages-of-256": {"page_size": 256, "num_pages": 2},
 }
@@ -125,14 +129,14 @@ def test_copied_pages(make_tiny: MakeTiny) -> None:
     assert np.array_equal(tiny.run([text, fork], [(1, 22, 40)])[0], expected[22:])
 
 
-@pytest.mark.parametrize("wide_kv", [False, True], ids=["bf16-kv", "wide-kv"])
+@pytest.mark.parametrize("kv_format", KvFormat, ids=lambda f: f.name.lower())
 @pytest.mark.parametrize("weight_format", ["float32", "bfloat16"])
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 def test_a_broken_token_harms_only_what_follows_it(
-    make_tiny: MakeTiny, weight_format: str, wide_kv: bool, broken: float
+    make_tiny: MakeTiny, weight_format: str, kv_format: KvFormat, broken: float
 ) -> None:
     """Neither its neighbours, nor what stands before it, nor who has its pages next."""
-    tiny = make_tiny(weight_format, vocab=103, wide_kv=wide_kv, threads=3)  # of this test alone
+    tiny = make_tiny(weight_format, vocab=103, kv_format=kv_format, threads=3)  # of this test alone
     text = random_text(11, 40)
     expected = alone(tiny, text)[:, :102]
     row = np.full((1, 64), broken, np.float32)
@@ -215,7 +219,9 @@ def schedules(
 
 MIXTURES = {
     **{name: {"weight_format": name} for name in FORMATS},
-    "wide-kv": {"wide_kv": True},
+    "float32-kv": {"kv_format": KvFormat.FLOAT32},
+    "int8-kv": {"weight_format": "bfloat16", "kv_format": KvFormat.INT8},
+    "int8-kv-pages-of-2": {"kv_format": KvFormat.INT8, "page_size": 2, "num_pages": 512},
     "bfloat16-pages-of-4": {"weight_format": "bfloat16", "page_size": 4, "num_pages": 256},
     "bfloat16-window": {"weight_format": "bfloat16", "window": 33},
     "pages-of-1": {"page_size": 1, "num_pages": 768},

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapwood.kernels.llama_step import (
+    KvFormat,
     LlamaStep,
     MatrixKind,
     Source,
@@ -196,11 +197,11 @@ def any_inputs(draw: st.DrawFn) -> StepInputs:
 
 @settings(max_examples=80, deadline=None)
 @given(inputs=any_inputs())
-@pytest.mark.parametrize("wide_kv", [False, True])
+@pytest.mark.parametrize("kv_format", KvFormat, ids=lambda f: f.name.lower())
 def test_any_numbers_are_computed_or_refused(
-    make_tiny: MakeTiny, wide_kv: bool, inputs: StepInputs
+    make_tiny: MakeTiny, kv_format: KvFormat, inputs: StepInputs
 ) -> None:
-    tiny = make_tiny(wide_kv=wide_kv, page_size=16)
+    tiny = make_tiny(kv_format=kv_format, page_size=16)
     logits = np.full((len(inputs.rows), 101), np.nan, np.float32)
     try:
         tiny.step.step(replace(inputs, logits=list(logits)))
@@ -227,7 +228,7 @@ SMALL: dict[str, Any] = {
     "page_size": 16,
     "num_pages": 2,
     "window": 0,
-    "wide_kv": False,
+    "kv_format": KvFormat.BFLOAT16,
     "threads": 1,
     "eps": 1e-5,
     "rope_scale": 1.0,
