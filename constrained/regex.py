@@ -4,7 +4,6 @@ interegular parses the structure that `regex_scan` prepares; the meaning of ever
 own. The parts read UTF-8 bytes, or, inside a JSON string, the escaped form of each character.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from .dfa import conjunction
 from .errors import GrammarError, Unsupported
 from .nfa import FINAL, Nfa
 from .regex_scan import Anchor, Dialect, Scanned, scan
-from .regex_sets import refuse_set_syntax
+from .regex_sets import check_syntax
 
 WriteCharacter = Callable[[Nfa, Ranges, int], int]
 """How one character of a set is written: returns the state that reads it and goes on."""
@@ -60,14 +59,9 @@ def parse(pattern: str, dialect: Dialect) -> Parsed:
     from interegular.patterns import InvalidSyntax, parse_pattern
 
     try:
-        refuse_set_syntax(pattern)
-        re.compile(pattern)
+        check_syntax(pattern)
         scanned = scan(pattern, dialect)
         return Parsed(scanned, parse_pattern(scanned.structure))
-    except re.error as error:
-        raise GrammarError(f"it is not a valid regex: {error}") from error
-    except OverflowError as error:
-        raise GrammarError(f"a repetition count is out of range: {error}") from error
     except RecursionError as error:
         raise GrammarError("the regex is nested too deeply") from error
     except InvalidSyntax as error:

@@ -1,4 +1,4 @@
-"""Refuses set syntax of other regex dialects in classes; knows nothing of automata.
+"""Refuses what `re` refuses or warns of: set syntax of other dialects; knows nothing of automata.
 
 `re` reads `[[:alpha:]]`, `[a&&b]` and their like as plain members, which is not what their writers
 mean, and says so only by a FutureWarning. `warnings.catch_warnings` is not safe in threads, so a
@@ -14,6 +14,19 @@ _POSIX_CLASS: Final = re.compile(r"\[:\^?[a-z]+:\]")
 _COMMENT: Final = re.compile(r"\(\?#[^)]*")
 # `re` warns of odd names in conditional groups too; they are refused anyway, see `regex_scan`.
 _CONDITION_NAME: Final = re.compile(r"\(\?\((?!\w+\))|\(\?\((?=[^)]*[^\x00-\x7f])")
+
+
+def check_syntax(pattern: str) -> None:
+    """Raises GrammarError where `re` refuses the pattern or would warn of it."""
+    refuse_set_syntax(pattern)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise GrammarError(f"it is not a valid regex: {error}") from error
+    except OverflowError as error:
+        raise GrammarError(f"a repetition count is out of range: {error}") from error
+    except RecursionError as error:
+        raise GrammarError("the regex is nested too deeply") from error
 
 
 def refuse_set_syntax(pattern: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from .errors import GrammarError
+from .regex_sets import check_syntax
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Regex:
     def __post_init__(self) -> None:
         if not isinstance(self.pattern, str):
             raise GrammarError(f"a regex is a string, not {type(self.pattern).__name__}")
+
+    def check(self) -> None:
+        """Raises GrammarError where `re` refuses the pattern or would warn of it. Quick: what only
+        compiling finds (Unsupported, LimitExceeded) it does not."""
+        check_syntax(self.pattern)
 
 
 @dataclass(frozen=True)

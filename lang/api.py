@@ -4,7 +4,6 @@ Owns: the signatures (SGLang's, by position and name, and a few options more at 
 refusal of arguments that cannot go together.
 """
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -196,10 +195,11 @@ def _constraint(
     if regex is None:
         return None
     try:
-        re.compile(regex)
-        return Regex(regex)
-    except (re.error, TypeError, ValueError, OverflowError, RecursionError) as error:
+        constraint = Regex(regex)
+        constraint.check()
+    except ValueError as error:
         raise InvalidRequest(f"regex: {regex!r}: {error}", field="regex") from error
+    return constraint
 
 
 def _schema(schema: str | Mapping[str, Any] | type) -> str | Mapping[str, Any]:

@@ -159,6 +159,7 @@ REFUSED = {
     "regex ": lambda: sw.gen("a", regex=5),
     "regex  ": lambda: sw.gen("a", regex=b"a"),
     "regex   ": lambda: sw.gen("a", regex="a{99999999999}"),
+    "regex    ": lambda: sw.gen("a", regex="(" * 5_000),
     "dtype ": lambda: sw.gen("a", dtype=[]),
     "dtype": lambda: sw.gen("a", dtype="integer"),
     "dtype and regex": lambda: sw.gen("a", dtype=int, regex="a"),
@@ -182,6 +183,21 @@ REFUSED = {
 def test_refused_by_name_where_it_is_said(name):
     with pytest.raises(sw.InvalidRequest, match=name.strip()):
         REFUSED[name]()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("[[:alpha:]]", r"regex: '\[\[:alpha:\]\]': the POSIX class \[:alpha:\] is not supported"),
+        ("[[a]", "nested sets are not supported"),
+        ("[a&&b]", "the set operator && is not supported"),
+        ("(", "it is not a valid regex: missing "),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_re_only_warns_of_is_our_error(pattern, message):
+    with pytest.raises(sw.InvalidRequest, match=message):
+        sw.gen("a", regex=pattern)
 
 
 BAD_VALUES = {  # option -> values of a wrong type or out of range
