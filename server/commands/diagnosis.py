@@ -24,7 +24,7 @@ FLAGS: Final = (
 # Of one weight; the quantised ones with their scales.
 WEIGHT_BYTES: Final = {"float32": 4.0, "bfloat16": 2.0, "int8": 34 / 32, "q4": 20 / 32}
 STORED_BYTES: Final = {"Q8_0": 34 / 32, "Q4_0": 20 / 32, "Q4_1": 20 / 32, "F32": 4.0}
-NEEDED: Final = ("torch", "tokenizers", "jinja2", "fastapi", "uvicorn")
+NEEDED: Final = ("tokenizers", "jinja2", "fastapi", "uvicorn")
 
 
 def diagnose(config: EngineConfig) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def diagnose(config: EngineConfig) -> dict[str, Any]:
         "software": software,
         "native": native,
         "gpu": gpu,
-        "kernels": _kernels(native),
+        "kernels": _kernels(software, native),
         "model": model,
         "memory": memory,
         "missing": _missing(software, native, gpu, model),
@@ -72,7 +72,7 @@ def _processor() -> str:
 
 
 def _software() -> dict[str, Any]:
-    found: dict[str, Any] = {name: _version(name) for name in (*NEEDED, "triton")}
+    found: dict[str, Any] = {name: _version(name) for name in ("torch", *NEEDED, "triton")}
     return found | {"python": platform.python_version()}
 
 
@@ -101,10 +101,13 @@ def _gpu() -> str | None:
     return None
 
 
-def _kernels(native: dict[str, Any]) -> dict[str, str]:
+def _kernels(software: dict[str, Any], native: dict[str, Any]) -> dict[str, str]:
+    in_use = "none: there is neither native code nor torch"
     if native["available"]:
-        return {"in_use": f"native code for {native['tier']}", "why": native["reason"]}
-    return {"in_use": "torch on the CPU, several times slower", "why": native["reason"]}
+        in_use = f"native code for {native['tier']}"
+    elif software["torch"]:
+        in_use = "torch on the CPU, several times slower"
+    return {"in_use": in_use, "why": native["reason"]}
 
 
 def _model(name: str | None) -> tuple[dict[str, Any], Path | None]:
@@ -193,6 +196,9 @@ def _missing(
     for name in NEEDED:
         if software[name] is None:
             missing(name, f"{sys.executable} -m pip install {name}", needed=True)
+    if software["torch"] is None:
+        what = "torch, which computes where there is no native code"
+        missing(what, f"{sys.executable} -m pip install torch", needed=not native["available"])
     if not model["cached"]:
         needed = model.get("is_unusable", False)  # what can be fetched is not missing yet
         missing("the model's weights", model["how"], needed=needed)

@@ -33,7 +33,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     )
     found = ", ".join(name for name, there in machine["flags"].items() if there) or "none"
     yield f"           vector instructions that matter here: {found}"
-    yield f"python     {software['python']}, torch {software['torch'] or 'missing'}" + (
+    yield f"python     {software['python']}, torch {software['torch'] or 'not installed'}" + (
         f", triton {software['triton']}" if software["triton"] else ""
     )
     yield f"kernels    {facts['kernels']['in_use']}"

@@ -21,7 +21,7 @@ from sapwood.runtime.scripted import ScriptedClient
 from sapwood.runtime.scripted_replies import Reply
 from sapwood.runtime.toy_tokens import TOY_CHATML, TOY_INFO, encode_prompt
 from sapwood.server.cli import COMMANDS, main
-from sapwood.server.commands import chat, engine_options, serve
+from sapwood.server.commands import chat, diagnosis, engine_options, serve
 from sapwood.server.commands.doctor import lines
 from sapwood.server.commands.failure import CommandError
 from sapwood.server.conversation import Conversation
@@ -399,6 +399,29 @@ def test_doctor_says_which_kernels_run_and_why(
     monkeypatch.setenv(variable, value)
     assert main(["doctor"]) == exit_status
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("is_native", "exit_status", "told"),
+    [
+        (True, 0, ("native code for avx2", "optional    torch, which computes where there is no")),
+        (False, 1, ("none: there is neither native code nor torch", "MISSING    torch, which")),
+    ],
+)
+def test_doctor_needs_torch_only_without_native_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_native: bool,
+    exit_status: int,
+    told: tuple[str, ...],
+) -> None:
+    found = _native.NativeStatus(is_native, "avx2", "c++", "by a test", Path(), ())
+    version = diagnosis._version
+    monkeypatch.setattr(diagnosis, "status", lambda: found)
+    monkeypatch.setattr(diagnosis, "_version", lambda p: None if p == "torch" else version(p))
+    assert main(["doctor"]) == exit_status
+    out = capsys.readouterr().out
+    assert "torch not installed" in out and all(one in out for one in told)
 
 
 def test_doctor_loads_no_torch() -> None:
