@@ -83,8 +83,7 @@ class EngineConfig:
         _positive("token_budget", self.schedule.token_budget)
         _positive("max_running", self.schedule.max_running)
         _positive("max_waiting", self.schedule.max_waiting)
-        if self.schedule.max_drafts != 0:
-            _positive("max_drafts", self.schedule.max_drafts)
+        _positive("max_drafts", self.schedule.max_drafts, or_zero=True)
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -92,11 +91,14 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InvalidRequest(f"{name}: {value!r} is none of {', '.join(allowed)}", field=name)
 
 
-def _positive(name: str, value: int | None, *, optional: bool = False) -> None:
+def _positive(
+    name: str, value: int | None, *, optional: bool = False, or_zero: bool = False
+) -> None:
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidRequest(f"{name}: {value!r} is not a positive integer", field=name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < (0 if or_zero else 1):
+        wanted = "neither 0 nor a positive integer" if or_zero else "not a positive integer"
+        raise InvalidRequest(f"{name}: {value!r} is {wanted}", field=name)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def test_the_module_is_the_command() -> None:
         ([], 2, "which command?"),
         (["run", "nowhere.py:f"], 1, "nowhere.py: no such file"),
         (["serve", "--context-length", "0"], 1, "context_length: 0 is not a positive integer"),
+        (["serve", "--max-drafts", "-1"], 1, "max_drafts: -1 is neither 0 nor a positive integer"),
         (["serve", "--max-tokens-in-cache", "3"], 1, "3 is less than one page of the cache (16"),
         (["chat", "--temperature", "nan"], 1, "--temperature: nan is not a finite number"),
         (["chat", "--max-tokens", "-1"], 1, "--max-tokens: -1 must be at least 0"),

@@ -64,6 +64,14 @@ def test_keys_and_values_in_bytes() -> None:
         EngineConfig(cache=CacheOptions(kv_dtype="q4"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [-1, 1.5, 0.0, False, True, None, "3"])
+def test_max_drafts_is_0_or_more(value: object) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        EngineConfig(schedule=ScheduleOptions(max_drafts=value))  # type: ignore[arg-type]
+    assert str(refused.value) == f"max_drafts: {value!r} is neither 0 nor a positive integer"
+    assert refused.value.field == "max_drafts"
+
+
 def test_auto_is_bfloat16_where_that_is_fast() -> None:
     assert resolve_dtype("auto", bfloat16_is_fast=True) == "bfloat16"
     assert resolve_dtype("auto", bfloat16_is_fast=False) == "float32"
