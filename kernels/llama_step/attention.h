@@ -51,16 +51,6 @@ struct Range {
 
 namespace kernel {
 
-// A row's lanes of the tile at `position`, as bits.
-inline uint32_t visible(Range range, int position) {
-  const int from = range.first - position, to = range.last - position;
-  if (to < 0 || from > 15) return 0;
-  uint32_t bits = 0xffff;
-  if (from > 0) bits &= 0xffffu << from;
-  if (to < 15) bits &= (2u << to) - 1;
-  return bits;
-}
-
 // out[r][16 * tile ..] for up to four tiles from `first` on.
 template <int R, class Element>
 void scores(const Element* queries, const Tiles<Element>& tiles, int first, int dim,
@@ -100,32 +90,42 @@ void scores(const Element* queries, const Tiles<Element>& tiles, int first, int 
 template <class Element>
 void softmax_row(const float* scores, int num_tiles, Range range, int position, float scale,
                  float& top, float& sum, Element* weights) {
-  Vec largest = broadcast(MASKED);
-  int from = num_tiles, to = 0;  // the tiles of which the row sees anything
-  for (int j = 0; j < num_tiles; ++j) {
-    const uint32_t bits = visible(range, position + j * BLOCK);
-    if (!bits) continue;
-    from = j < from ? j : from;
-    to = j + 1;
-    const Vec s = load(scores + j * BLOCK);
-    largest = max(largest, bits == 0xffff ? s : select(bits, s, broadcast(MASKED)));
-  }
-  if (from >= to) {
+  const int first = std::max(range.first - position, 0);
+  const int last = std::min(range.last - position, num_tiles * BLOCK - 1);
+  if (first > last) {
     top = MASKED;
     sum = 0;
     std::memset(weights, 0, size_t(num_tiles * BLOCK) * sizeof(Element));
     return;
   }
+  const int from = first / BLOCK, to = last / BLOCK + 1;  // the tiles of which it sees anything
+  const auto visible = [&](int j) {  // as bits
+    uint32_t bits = 0xffff;
+    if (j == from) bits &= 0xffffu << first % BLOCK;
+    if (j == to - 1) bits &= (2u << last % BLOCK) - 1;
+    return bits;
+  };
+  Vec largest = broadcast(MASKED);
+  for (int j = from; j < to; ++j) {
+    const uint32_t bits = visible(j);
+    const Vec s = load(scores + j * BLOCK);
+    largest = max(largest, bits == 0xffff ? s : select(bits, s, broadcast(MASKED)));
+  }
   top = max_lane(largest) * scale;
   std::memset(weights, 0, size_t(from * BLOCK) * sizeof(Element));
   std::memset(weights + to * BLOCK, 0, size_t((num_tiles - to) * BLOCK) * sizeof(Element));
+  constexpr bool is_short = sizeof(Element) == 2;
+  constexpr float LOG2_E = 1.44269504f;
+  const Vec factor = broadcast(is_short ? scale * LOG2_E : scale);
+  const Vec start = broadcast(is_short ? -top * LOG2_E : -top);
   Vec total = broadcast(0.0f);
   for (int j = from; j < to; ++j) {
-    const uint32_t bits = visible(range, position + j * BLOCK);
-    Vec e = exp(fma(load(scores + j * BLOCK), broadcast(scale), broadcast(-top)));
+    const uint32_t bits = visible(j);
+    const Vec x = fma(load(scores + j * BLOCK), factor, start);
+    Vec e = is_short ? exp2_short(x) : exp(x);
     if (bits != 0xffff) e = select(bits, e, broadcast(0.0f));
     total = add(total, e);
-    if constexpr (sizeof(Element) == 2) store_bf16(weights + j * BLOCK, e);
+    if constexpr (is_short) store_bf16(weights + j * BLOCK, e);
     else store(weights + j * BLOCK, e);
   }
   sum = sum_lanes(total);

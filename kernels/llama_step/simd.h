@@ -372,6 +372,19 @@ inline Vec exp(Vec x) {
   return scale_by_two(p, whole);
 }
 
+// 2^x with a relative error below 3e-6: enough for numbers that become bfloat16. x <= 0.
+inline Vec exp2_short(Vec x) {
+  x = max(x, broadcast(-126.0f));
+  const Vec whole = round_even(x);
+  const Vec f = sub(x, whole);
+  Vec p = broadcast(9.5701013e-3f);
+  p = fma(p, f, broadcast(5.5917859e-2f));
+  p = fma(p, f, broadcast(2.4024744e-1f));
+  p = fma(p, f, broadcast(6.9312179e-1f));
+  p = fma(p, f, broadcast(9.9999928e-1f));
+  return scale_by_two(p, whole);
+}
+
 // A scalar twin for the merge of attention parts: the same arithmetic on one lane.
 inline float exp(float x) { return std::exp(x < -87.0f ? -87.0f : x); }
 
