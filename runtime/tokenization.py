@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
@@ -17,6 +17,13 @@ from .protocol import Text
 Place = Literal["first", "after special", "after ids"]
 """Where a text stands. Tokenizers of the sentencepiece kind put a space before the first text, some
 also after a special token; after ids, which some text must have ended in, none may."""
+
+_EMPTY: Final[dict[str, Any]] = {
+    "version": "1.0",
+    "added_tokens": [],
+    "model": {"type": "BPE", "vocab": {}, "merges": []},
+}
+"""A tokenizer that knows no token, as its library writes it."""
 
 
 @dataclass(frozen=True)
@@ -135,25 +142,44 @@ class TextTokenizer:
     @cached_property
     def _adds_prefix(self) -> bool:
         """Whether the tokenizer writes a space that the text does not hold."""
-        parts = (self._tokenizer.normalizer, self._tokenizer.pre_tokenizer)
-        states = [json.loads(part.__getstate__()) for part in parts if part is not None]
-        return any(_without_prefix(state, "after ids") != state for state in states)
+        return self._steps("after ids") != self._steps("first")
 
     @cached_property
     def _variants(self) -> dict[Place, Tokenizer]:
-        state = json.loads(self._tokenizer.to_str())
         places: tuple[Place, ...] = ("first", "after special", "after ids")
         built: dict[str, Tokenizer] = {}
         variants: dict[Place, Tokenizer] = {}
         for place in places:
-            for key in ("normalizer", "pre_tokenizer"):
-                state[key] = state[key] and _without_prefix(state[key], place)
-            text = json.dumps(state)
+            steps = self._steps(place)
+            text = json.dumps(steps)
             if text not in built:
-                built[text] = Tokenizer.from_str(text)
-                built[text].encode_special_tokens = True
+                built[text] = self._variant(steps)
             variants[place] = built[text]
         return variants
+
+    def _steps(self, place: Place) -> dict[str, Any]:
+        """What the tokenizer does before its model, as JSON, for texts that stand at this place."""
+        parts = {
+            "normalizer": self._tokenizer.normalizer,
+            "pre_tokenizer": self._tokenizer.pre_tokenizer,
+        }
+        return {
+            name: None if part is None else _without_prefix(json.loads(part.__getstate__()), place)
+            for name, part in parts.items()
+        }
+
+    def _variant(self, steps: dict[str, Any]) -> Tokenizer:
+        """The tokenizer with other steps before its model, and blind to special tokens.
+
+        The model is shared: to write it out and read it in again takes a third of a second.
+        """
+        variant: Tokenizer = Tokenizer.from_str(json.dumps(_EMPTY | steps))
+        variant.model = self._tokenizer.model
+        variant.post_processor = self._tokenizer.post_processor  # it trims what a token spans
+        added: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
+        variant.add_tokens([added[id] for id in sorted(added)])
+        variant.encode_special_tokens = True
+        return variant
 
 
 def _special_regions(texts: Iterable[Text]) -> list[tuple[int, int]]:

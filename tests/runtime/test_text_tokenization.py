@@ -2,12 +2,14 @@
 
 import importlib
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.protocol import Text
@@ -116,6 +118,19 @@ def test_users_text_never_becomes_a_special_token(
 
 @pytest.mark.parametrize("kind", SPELLS_ALL)
 @settings(deadline=None, max_examples=150)
+@given(words=st.lists(st.sampled_from(WORDS + SPECIALS), max_size=6))
+def test_users_text_is_what_a_copy_blind_to_special_tokens_makes_of_it(
+    kind: str, words: list[str]
+) -> None:
+    blind: Tokenizer = Tokenizer.from_str(KINDS[kind].tokenizer.to_str())
+    blind.encode_special_tokens = True
+    text = "".join(words)
+    expected = blind.encode(text, add_special_tokens=False).ids
+    assert TOKENIZERS[kind].encode([Text(text)]) == expected
+
+
+@pytest.mark.parametrize("kind", SPELLS_ALL)
+@settings(deadline=None, max_examples=150)
 @given(texts=parts_of(WORDS))
 def test_no_byte_is_lost_or_added_after_ids(kind: str, texts: list[Text]) -> None:
     """Without special tokens, that is: after one, some tokenizers put a space in any text."""
@@ -201,6 +216,14 @@ def test_the_tokenizer_that_was_handed_in_is_unchanged() -> None:
     tokenizer.encode(chat("<|im_end|>"))
     assert files.tokenizer.to_str() == before
     assert files.tokenizer.encode_special_tokens is False
+
+
+def test_the_first_typed_special_token_costs_no_copy_of_the_vocabulary() -> None:
+    files = load_tokenizer(resolve_model(None, progress=False))
+    tokenizer = TextTokenizer(files.tokenizer, files.special_token_ids)
+    begin = time.process_time()
+    tokenizer.encode(chat("<|im_end|>"))
+    assert time.process_time() - begin < 0.1  # it takes 1 ms; the copy took 400
 
 
 def test_the_default_models_tokenizer() -> None:
