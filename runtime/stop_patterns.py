@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import regex
 
+from ..constrained import GrammarError, Regex
 from .errors import InvalidRequest
 
 MAX_BYTES: Final = 256  # of one pattern
@@ -26,13 +27,17 @@ def compile_stop_pattern(pattern: str) -> "regex.Pattern[str]":
         size = len(pattern.encode())
         if size > MAX_BYTES:
             raise _refusal(pattern, f"it has {size} bytes, at most {MAX_BYTES} are allowed")
+        Regex(pattern).check()  # `regex` has set syntax that `re` only warns of
         parsed = re._parser.parse(pattern)  # type: ignore[attr-defined]  # the only reader of it
         if _size(parsed) > _MAX_SIZE:
             raise _refusal(pattern, f"its repeats make more than {_MAX_SIZE} atoms")
         if any(found.group(1) for found in _LITERAL_BRACE.finditer(pattern)):
             raise _refusal(pattern, "a literal { must be written \\{")
         return regex.compile(pattern)
-    except (re.error, regex.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
+    except (
+        *(GrammarError, re.error, regex.error, OverflowError),
+        *(RecursionError, UnicodeEncodeError),
+    ) as error:
         raise _refusal(pattern, str(error)) from None
 
 

@@ -38,9 +38,12 @@ def test_accepted_patterns_mean_what_re_says(pattern: str, text: str) -> None:
         ("a{99999999999}", "overflow|large|limit"),
         ("a" * 257, "257 bytes"),
         ("\ud800", "surrogate"),
+        ("[[:alpha:]]", "POSIX class"),
+        ("[a&&b]", "set operator"),
         ("(" * 100 + ")" * 100 + "*" * 3, "multiple|repeat"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_refused_patterns_say_why(pattern: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=f"(?i)stop_regex.*({reason})"):
         SamplingParams(stop_regex=(pattern,))
