@@ -42,22 +42,25 @@ class Advancer:
 
         Raises InvalidRequest when a stop pattern is too slow.
         """
-        could_finish = request.grammar is None or request.grammar.can_finish
-        self._take(request, token)
-        ends = request.num_output > request.sampling.min_tokens and could_finish
-        if token in request.stop_ids and ends:
+        is_end = self._is_end(request, token)
+        num_new_bytes = self._take(request, token)
+        if is_end:
             request.finish = FinishReason(FinishKind.STOP, matched=token)
-        elif token in self._eos_ids and request.grammar is not None:
-            # Only the grammar let it through, whatever ignore_eos or min_tokens say: the text can
-            # only end here.
-            request.finish = FinishReason(FinishKind.STOP, matched=token)
-        if request.finish is not None:
-            # The end token is no text.
-            request.cut = len(request.output_bytes) - len(self._bytes(request, token))
+            request.cut = len(request.output_bytes) - num_new_bytes  # the end token is no text
             return
-        self._after(request, len(self._bytes(request, token)))
+        self._after(request, num_new_bytes)
         if request.finish is None:
             self._jump(request)
+
+    def _is_end(self, request: Request, token: int) -> bool:
+        """Whether the output ends with `token`, which comes next."""
+        if request.grammar is not None and token in self._eos_ids:
+            # Only the grammar let it through, whatever ignore_eos or min_tokens say: the text can
+            # only end here.
+            return True
+        if token not in request.stop_ids or request.num_output < request.sampling.min_tokens:
+            return False
+        return request.grammar is None or request.grammar.can_finish
 
     def forced(self, grammar: GrammarState, tail: Sequence[int], budget: int) -> list[int]:
         """What follows without asking the model, where `tail` are a request's last FORCE_TAIL
@@ -66,21 +69,24 @@ class Advancer:
 
     def _jump(self, request: Request) -> None:
         """Append what the grammar forces, as the tokenizer would write it."""
-        if request.grammar is None or request.grammar.is_finished:
+        if request.grammar is None:
             return
         budget = request.max_tokens - request.num_output
-        for token in self.forced(request.grammar, request.tokens[-FORCE_TAIL:].tolist(), budget):
-            self._take(request, token, forced=True)
-            self._after(request, len(self._bytes(request, token)))
+        for token in self.forced(request.grammar, request.tokens[-FORCE_TAIL:], budget):
+            self._after(request, self._take(request, token, forced=True))
             if request.finish is not None:
                 return
 
-    def _take(self, request: Request, token: int, *, forced: bool = False) -> None:
+    def _take(self, request: Request, token: int, *, forced: bool = False) -> int:
+        """Returns how many bytes `token` added to the output."""
         if request.grammar is not None and not request.grammar.accept(token):
             raise EngineError(f"the grammar refused token {token}, which its own mask allowed")
         request.tokens.append(token)
         request.forced.append(forced)
-        request.output_bytes += self._bytes(request, token)
+        request.num_forced += forced
+        data = self._bytes(request, token)
+        request.output_bytes += data
+        return len(data)
 
     def _bytes(self, request: Request, token: int) -> bytes:
         data = self._token_bytes[token]

@@ -6,16 +6,17 @@ Knows no request and no tree, only the batch. `runner.py` is the same for torch.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.llama_step import LlamaStep, StepInputs, StepOutputs
 from .backend import Flight
-from .batch import Batch, Sampling, Span, SpanResult, StepResult
+from .batch import Batch, Sampling, Span, SpanResult, StepResult, join_tokens
 from .masks import ban
 from .native_sampler import NativeSampler
 from .page_table import PageTable
@@ -27,21 +28,13 @@ Int32Array = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     """A row of logits. `sampling`: a token is drawn from it; otherwise it scores a known one."""
 
     token: int  # of the step
     sampling: Sampling | None
     top_logprobs: int
-
-    @property
-    def is_greedy(self) -> bool:
-        """The largest allowed logit is all that is wanted: the step finds it by itself."""
-        s = self.sampling
-        if s is None:
-            return False
-        return not (s.temperature > 0 or s.penalties or s.logit_bias or s.report)
+    is_greedy: bool  # the largest allowed logit is all that is wanted: the step finds it by itself
 
 
 class NativeRunner:
@@ -76,49 +69,41 @@ class NativeRunner:
             return tuple(result for span in spans for result in self._compute((span,)))
 
     def _results(self, spans: tuple[Span, ...]) -> tuple[SpanResult, ...]:
-        per_span = _rows(spans)
-        rows = [row for some in per_span for row in some]
+        rows = _rows(spans)
         wanted = [i for i, row in enumerate(rows) if not row.is_greedy]
         logits = self._room(len(wanted))
         outputs = self._step.step(
-            self._inputs(spans, rows, wanted, logits), maxima=any(rows[i].sampling for i in wanted)
+            self._inputs(spans, rows, wanted, logits),
+            maxima=any(rows[i].sampling is not None for i in wanted),
         )
-        drawn = self._draw(rows, wanted, logits, outputs)
-        position = dict(zip(wanted, range(len(wanted)), strict=True))
-        results, first = [], 0
-        for span, some in zip(spans, per_span, strict=True):
-            count = len(some) - len(span.samplings)
+        tokens, reports = self._draw(rows, wanted, logits, outputs)
+        results, end = [], 0
+        for span in spans:
             scored: tuple[TokenLogprob, ...] = ()
-            if span.scoring is not None and count:
-                at = position[first]
-                scored = self._sampler.logprobs(
-                    logits[at : at + count],
-                    span.scoring.targets.astype(np.int64),
-                    span.top_logprobs,
-                )
-            draws = list(islice(drawn, len(span.samplings)))
-            results.append(
-                SpanResult(
-                    tokens=tuple(token for token, _ in draws),
-                    logprobs=tuple(report for _, report in draws if report is not None),
-                    scored=scored,
-                )
-            )
-            first += len(some)
+            if span.scoring is not None:
+                targets = span.scoring.targets.astype(np.int64)
+                at = bisect_left(wanted, end)
+                some = logits[at : at + len(targets)]
+                scored = self._sampler.logprobs(some, targets, span.top_logprobs)
+            start = end + len(scored)
+            end = start + len(span.samplings)
+            logprobs = [report for report in reports[start:end] if report is not None]
+            results.append(SpanResult(tuple(tokens[start:end]), tuple(logprobs), scored))
         return tuple(results)
 
     def _inputs(
         self, spans: tuple[Span, ...], rows: Sequence[_Row], wanted: Sequence[int], logits: Floats
     ) -> StepInputs:
-        page_size = self._page_table.page_size
-        max_pages = max(-(-span.end // page_size) for span in spans)
+        starts = [span.start for span in spans]
+        lengths = [len(span.token_ids) for span in spans]
+        max_pages = -(-max(map(add, starts, lengths)) // self._page_table.page_size)
         targets: list[Floats | None] = [None] * len(rows)
         for i, row_logits in zip(wanted, logits, strict=True):
             targets[i] = row_logits
         return StepInputs(
-            token_ids=np.concatenate([span.token_ids for span in spans]),
-            starts=np.array([span.start for span in spans], np.int32),
-            lengths=np.array([len(span.token_ids) for span in spans], np.int32),
+            token_ids=join_tokens(spans),
+            starts=np.array(starts, np.int32),
+            lengths=np.array(lengths, np.int32),
             table_rows=np.arange(len(spans), dtype=np.int32),
             page_table=self._page_table.rows([span.slot for span in spans], max_pages),
             rows=np.array([row.token for row in rows], np.int32),
@@ -128,26 +113,28 @@ class NativeRunner:
 
     def _draw(
         self, rows: Sequence[_Row], wanted: Sequence[int], logits: Floats, outputs: StepOutputs
-    ) -> Iterator[tuple[int, TokenLogprob | None]]:
-        """A token for each sampling row, in order, and its report where one is wanted."""
-        found: dict[int, tuple[int, TokenLogprob | None]] = {}
-        sampled = [(at, i) for at, i in enumerate(wanted) if rows[i].sampling is not None]
-        if sampled:
-            places = [at for at, _ in sampled]
-            some = logits if len(places) == len(logits) else logits[places]
-            maxima = outputs.strip_maxima
-            tokens, reports = self._sampler.choose(
-                some,
-                [s for _, i in sampled if (s := rows[i].sampling) is not None],
-                [rows[i].top_logprobs for _, i in sampled],
-                None if maxima is None else maxima[[i for _, i in sampled]],
-            )
-            for (_, i), token, report in zip(sampled, tokens, reports, strict=True):
-                found[i] = (token, report)
-        best = outputs.best.tolist()
-        return (
-            found.get(i, (best[i], None)) for i, row in enumerate(rows) if row.sampling is not None
+    ) -> tuple[list[int], list[TokenLogprob | None]]:
+        """For each row its token, which means nothing where none is drawn, and its report where one
+        is wanted."""
+        tokens: list[int] = outputs.best.tolist()
+        reports: list[TokenLogprob | None] = [None] * len(rows)
+        drawn = [i for i in wanted if rows[i].sampling is not None]
+        if not drawn:
+            return tokens, reports
+        maxima = outputs.strip_maxima
+        if len(drawn) < len(wanted):  # the rest only score: their logits are not copied for nothing
+            logits = logits[np.searchsorted(wanted, drawn)]
+        if maxima is not None and len(drawn) < len(rows):
+            maxima = maxima[drawn]
+        found = self._sampler.choose(
+            logits,
+            [s for i in drawn if (s := rows[i].sampling) is not None],
+            [rows[i].top_logprobs for i in drawn],
+            maxima,
         )
+        for i, token, report in zip(drawn, *found, strict=True):
+            tokens[i], reports[i] = token, report
+        return tokens, reports
 
     def _greedy_masks(self, rows: Sequence[_Row]) -> list[Int32Array | None]:
         """What the greedy rows may choose from; None: everything, or the sampler sees to it."""
@@ -176,18 +163,19 @@ class NativeRunner:
         return self._logits[:count]
 
 
-def _rows(spans: tuple[Span, ...]) -> list[list[_Row]]:
+def _rows(spans: tuple[Span, ...]) -> list[_Row]:
     """Span by span: its scoring rows, then its sampling rows."""
-    result, first = [], 0
+    rows, first = [], 0
     for span in spans:
-        tokens = span.logit_rows
-        num_scoring = len(tokens) - len(span.samplings)
-        samplings = (*(None for _ in range(num_scoring)), *span.samplings)
-        result.append(
-            [
-                _Row(first + token, sampling, span.top_logprobs)
-                for token, sampling in zip(tokens, samplings, strict=True)
-            ]
-        )
+        if span.scoring is not None:
+            scored = first + span.scoring.first - span.start
+            for token in range(scored, scored + len(span.scoring.targets)):
+                rows.append(_Row(token, None, span.top_logprobs, False))
         first += len(span.token_ids)
-    return result
+        for token, sampling in enumerate(span.samplings, first - len(span.samplings)):
+            rows.append(_Row(token, sampling, span.top_logprobs, _is_greedy(sampling)))
+    return rows
+
+
+def _is_greedy(s: Sampling) -> bool:
+    return not (s.temperature > 0 or s.penalties or s.logit_bias or s.report)

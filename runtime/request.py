@@ -23,12 +23,14 @@ from .stops import StopFinder
 from .wire import TokenRequest
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """A generation from its submission to its last chunk. Token counts, unless a name says bytes or
     pages."""
 
     wire: TokenRequest
+    id: str = field(init=False)  # the wire's, as is `sampling`: they are read many times a step
+    sampling: SamplingParams = field(init=False)
     arrival: int  # order of submission
     max_tokens: int
     tokens: "array[int]"  # prompt, then output
@@ -59,24 +61,17 @@ class Request:
     # Counts.
     cached_tokens: int | None = None  # prompt tokens found in the tree at the first admission
     forced: bytearray = field(default_factory=bytearray)  # one flag per output token
+    num_forced: int = 0
     num_preemptions: int = 0
     num_overtaken: int = 0  # later arrivals admitted before this one
 
-    @property
-    def id(self) -> str:
-        return self.wire.id
-
-    @property
-    def sampling(self) -> SamplingParams:
-        return self.wire.sampling
+    def __post_init__(self) -> None:
+        self.id = self.wire.id
+        self.sampling = self.wire.sampling
 
     @property
     def num_output(self) -> int:
         return len(self.tokens) - self.prompt_len
-
-    @property
-    def num_forced(self) -> int:
-        return self.forced.count(1)
 
     @property
     def score_start(self) -> int:
@@ -127,9 +122,9 @@ class Request:
 
     def usage(self) -> Usage:
         return Usage(
-            prompt_tokens=self.prompt_len,
-            cached_tokens=self.cached_tokens or 0,
-            completion_tokens=self.num_reported,
-            forced_tokens=self.forced.count(1, 0, self.num_reported),
-            num_preemptions=self.num_preemptions,
+            self.prompt_len,
+            self.cached_tokens or 0,
+            self.num_reported,
+            self.forced.count(1, 0, self.num_reported),
+            self.num_preemptions,
         )

@@ -16,7 +16,7 @@ import torch
 
 from ..kernels.paged_attention import plan_attention
 from .backend import Flight
-from .batch import Batch, Span, SpanResult, StepResult
+from .batch import Batch, Span, SpanResult, StepResult, join_tokens
 from .forward import ForwardInputs
 from .kv_cache import KVCache
 from .models.config import LlamaConfig
@@ -80,9 +80,7 @@ class ModelRunner:
         offsets = np.cumsum([0, *(len(span.token_ids) for span in spans)])[:-1]
         max_pages = max(-(-span.end // page_size) for span in spans)
         return ForwardInputs(
-            token_ids=torch.from_numpy(np.concatenate([s.token_ids for s in spans])).to(
-                self._device, torch.int64
-            ),
+            token_ids=torch.from_numpy(join_tokens(spans)).to(self._device, torch.int64),
             positions=self._moved(np.concatenate([np.arange(s.start, s.end) for s in spans])),
             slots=self._moved(
                 np.concatenate(

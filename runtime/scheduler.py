@@ -5,13 +5,14 @@ Owns: every Request and the order of service. Knows no tensor and no text: it ha
 """
 
 import logging
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..constrained import GrammarCompiler, GrammarError
 from ..radix_cache import PrefixCache
 from .advance import Advancer
-from .batch import Batch, PageCopy, Span, SpanResult, StepResult
+from .batch import Batch, PageCopy, SpanResult, StepResult
 from .config import ScheduleOptions
 from .errors import EngineError, InvalidRequest, SapwoodError
 from .placement import Placement
@@ -251,8 +252,10 @@ class Scheduler:
         """Take in a step's outcome: tokens, ends, pages for the tree. Returns what callers are to
         hear, in order."""
         self.counters.steps += 1
-        self.counters.computed_tokens += sum(span.known_end - span.start for span in batch.spans)
         for span, outcome in zip(batch.spans, result.spans, strict=True):
+            drafts = span.drafts
+            known_end = span.end - len(drafts)
+            self.counters.computed_tokens += known_end - span.start
             request = self._running.get(span.request_id)
             if request is None:
                 continue  # aborted in flight
@@ -262,27 +265,28 @@ class Scheduler:
                 error = EngineError(f"computing this request failed: {outcome.error!r}")
                 self._outbox.append(Failed(request.id, error))
                 continue
-            request.num_computed = span.known_end
+            request.num_computed = known_end
             request.scored.extend(outcome.scored)
-            if not self._append(request, span, outcome):
+            if not self._append(request, drafts, outcome):
                 continue
             self._placement.commit(request)
-            if span.num_drafts:
+            if drafts:
                 self._placement.trim(request)
             self._settle(request)
         return self.take_outbox()
 
-    def _append(self, request: Request, span: Span, outcome: SpanResult) -> bool:
+    def _append(self, request: Request, drafts: "array[int]", outcome: SpanResult) -> bool:
         """Append the tokens drawn, as long as all that stands before each of them is what was
         computed before it. False when the request failed."""
-        forced, num_drafts = request.num_forced, span.num_drafts
-        self.counters.drafted_tokens += num_drafts
+        forced = request.num_forced
+        self.counters.drafted_tokens += len(drafts)
         for number, token in enumerate(outcome.tokens):
             request.scored.extend(outcome.logprobs[number : number + 1])
             if not self._guard(request, self._advancer.append, request, token):
                 return False
-            is_alone = len(request.tokens) == span.known_end + number + 1  # nothing forced after it
-            if number == num_drafts or token != span.drafts[number] or not is_alone:
+            if number == len(drafts) or token != drafts[number]:
+                break
+            if len(request.tokens) > request.num_computed + 1:  # something was forced after it
                 break
             if request.finish is not None:  # the last token of an output is never computed
                 break
@@ -332,13 +336,13 @@ class Scheduler:
                 prompt_logprobs = tuple(request.scored[:offset])
         self._outbox.append(
             TokenChunk(
-                id=request.id,
-                token_ids=tuple(request.tokens[start + first : start + ready]),
-                usage=request.usage(),
-                logprobs=logprobs,
-                prompt_logprobs=prompt_logprobs,
-                finish=request.finish if done else None,
-                cut=request.cut if done else None,
+                request.id,
+                tuple(request.tokens[start + first : start + ready]),
+                request.usage(),
+                logprobs,
+                prompt_logprobs,
+                request.finish if done else None,
+                request.cut if done else None,
             )
         )
 

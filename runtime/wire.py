@@ -5,7 +5,7 @@ Owns: the two unions `ToEngine` and `FromEngine`. Knows no text, no tokenizer an
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .protocol import (
     ControlAction,
@@ -57,8 +57,7 @@ ToEngine = TokenRequest | Abort | Control
 # --- from the engine --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class TokenChunk:
+class TokenChunk(NamedTuple):  # made for every row of every step, see `batch`
     """Output tokens of one request, in order; the last chunk has `finish`.
 
     `prompt_logprobs` comes with the first chunk, if asked for. `cut` (last chunk only): how many

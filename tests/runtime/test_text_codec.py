@@ -301,6 +301,6 @@ def test_usage_is_summed_over_the_options() -> None:
 def test_an_engine_that_scores_other_tokens_is_an_error() -> None:
     plan = plan_of(BYTE_LEVEL, ScoreRequest(as_prompt("@"), ("#",), request_id="mine"))
     (wire,) = plan.requests
-    assert plan.add(replace(answer(wire), prompt_logprobs=(TokenLogprob(1, -1.0),)))
+    assert plan.add(answer(wire)._replace(prompt_logprobs=(TokenLogprob(1, -1.0),)))
     with pytest.raises(EngineError, match="other tokens than those of request mine"):
         plan.scores()
