@@ -1,6 +1,6 @@
 """What a step costs beside the model's own computing: planning, masks, sampling, stops, reports.
 
-    python benchmarks/host.py [--rows 64] [--steps 200]
+    python benchmarks/host.py [--rows 64] [--steps 100]
 
 An engine loop in this process, all requests decoding, no HTTP and no client. Per step, medians of
 milliseconds: the wall time less the time inside the native model step, and its parts. `schedule`
