@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sapwood.kernels.llama_step import Source, WeightFormat
@@ -85,6 +85,7 @@ def test_grouped_weights_are_kept_without_loss(
 
 @settings(deadline=None)
 @given(seed=SEEDS, exponent=st.integers(-8, 8))
+@example(seed=127_687, exponent=0)  # Q4_0 with a minimum and a scale that are both far off
 @pytest.mark.parametrize("source", [*PLAIN, *GROUPED], ids=lambda s: s.name)
 def test_quantizing_errs_by_half_a_step(
     probe: Any, source: Source, seed: int, exponent: int
@@ -101,8 +102,9 @@ def test_quantizing_errs_by_half_a_step(
         (WeightFormat.INT4, (high - low) / 15),
     ):
         found = probe.matrix(weight_format, source, rows, 64).unpack().reshape(values.shape)
-        # Scale and minimum are float16: 2^-11 of their size, 2^-24 at least.
-        slack = largest * 2.0**-10 + 2.0**-20
+        # Scale and minimum are float16, so 2^-11 of their size off (2^-24 at least), and fifteen
+        # scales reach from -largest to largest: 3 * 2^-11 of the largest together.
+        slack = largest * 2.0**-9 + 2.0**-20
         assert (np.abs(found - values) <= step / 2 + slack).all()
 
 
