@@ -21,6 +21,7 @@ constexpr int SPLIT = 128;  // positions of one softmax
 constexpr int TILES = SPLIT / BLOCK;
 constexpr int SCORE_TILES = 4;  // computed together
 constexpr float MASKED = -1e30f;
+constexpr float LOG2_E = 1.44269504f;
 #if defined(SAPWOOD_AVX512)
 constexpr int QUERY_ROWS = 6;  // scores of 6 rows x 4 tiles fill 24 of 32 registers
 #else
@@ -86,10 +87,53 @@ void scores(const Element* queries, const Tiles<Element>& tiles, int first, int 
     for (int j = 0; j < SCORE_TILES; ++j) store(out[r] + (first + j) * BLOCK, s[r][j]);
 }
 
+// A position's weight from its score; bfloat16 takes the shorter way, 2^x.
+template <class Element>
+Vec weight(const float* score, Vec factor, Vec start) {
+  const Vec x = fma(load(score), factor, start);
+  if constexpr (sizeof(Element) == 2) return exp2_short(x);
+  else return exp(x);
+}
+
+inline void store_weights(bf16* out, Vec e) { store_bf16(out, e); }
+inline void store_weights(float* out, Vec e) { store(out, e); }
+
+// R rows' softmax where all 128 positions are seen: the arithmetic of `softmax_row`, rows side by side
+// because each one's maximum and sum are long chains. top, sum: [R]; weights: [R][128].
+template <int R, class Element>
+void softmax_whole(const float* scores, float scale, float* top, float* sum, Element* weights) {
+  constexpr float BASE = sizeof(Element) == 2 ? LOG2_E : 1.0f;
+  Vec largest[R], factor = broadcast(scale * BASE), start[R], total[R];
+  for (int r = 0; r < R; ++r) largest[r] = broadcast(MASKED);
+#pragma GCC unroll 8
+  for (int j = 0; j < TILES; ++j)
+    for (int r = 0; r < R; ++r)
+      largest[r] = max(largest[r], load(scores + r * SPLIT + j * BLOCK));
+  for (int r = 0; r < R; ++r) {
+    top[r] = max_lane(largest[r]) * scale;
+    start[r] = broadcast(-top[r] * BASE);
+    total[r] = broadcast(0.0f);
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < TILES; ++j) {
+    for (int r = 0; r < R; ++r) {
+      const Vec e = weight<Element>(scores + r * SPLIT + j * BLOCK, factor, start[r]);
+      total[r] = add(total[r], e);
+      store_weights(weights + r * SPLIT + j * BLOCK, e);
+    }
+  }
+  for (int r = 0; r < R; ++r) sum[r] = sum_lanes(total[r]);
+}
+
+inline bool sees_all(Range range, int position) {
+  return range.first <= position && range.last >= position + SPLIT - 1;
+}
+
 // One row's softmax: weights e^(score * scale - top) of the positions that it sees, zero elsewhere.
 template <class Element>
 void softmax_row(const float* scores, int num_tiles, Range range, int position, float scale,
                  float& top, float& sum, Element* weights) {
+  constexpr float BASE = sizeof(Element) == 2 ? LOG2_E : 1.0f;
   const int first = std::max(range.first - position, 0);
   const int last = std::min(range.last - position, num_tiles * BLOCK - 1);
   if (first > last) {
@@ -105,30 +149,43 @@ void softmax_row(const float* scores, int num_tiles, Range range, int position, 
     if (j == to - 1) bits &= (2u << last % BLOCK) - 1;
     return bits;
   };
-  Vec largest = broadcast(MASKED);
-  for (int j = from; j < to; ++j) {
-    const uint32_t bits = visible(j);
-    const Vec s = load(scores + j * BLOCK);
-    largest = max(largest, bits == 0xffff ? s : select(bits, s, broadcast(MASKED)));
-  }
+  Vec largest = broadcast(MASKED), total = broadcast(0.0f);
+  for (int j = from; j < to; ++j)
+    largest = max(largest, select(visible(j), load(scores + j * BLOCK), broadcast(MASKED)));
   top = max_lane(largest) * scale;
   std::memset(weights, 0, size_t(from * BLOCK) * sizeof(Element));
   std::memset(weights + to * BLOCK, 0, size_t((num_tiles - to) * BLOCK) * sizeof(Element));
-  constexpr bool is_short = sizeof(Element) == 2;
-  constexpr float LOG2_E = 1.44269504f;
-  const Vec factor = broadcast(is_short ? scale * LOG2_E : scale);
-  const Vec start = broadcast(is_short ? -top * LOG2_E : -top);
-  Vec total = broadcast(0.0f);
+  const Vec factor = broadcast(scale * BASE), start = broadcast(-top * BASE);
   for (int j = from; j < to; ++j) {
-    const uint32_t bits = visible(j);
-    const Vec x = fma(load(scores + j * BLOCK), factor, start);
-    Vec e = is_short ? exp2_short(x) : exp(x);
-    if (bits != 0xffff) e = select(bits, e, broadcast(0.0f));
+    const Vec e = select(visible(j), weight<Element>(scores + j * BLOCK, factor, start),
+                         broadcast(0.0f));
     total = add(total, e);
-    if constexpr (is_short) store_bf16(weights + j * BLOCK, e);
-    else store(weights + j * BLOCK, e);
+    store_weights(weights + j * BLOCK, e);
   }
   sum = sum_lanes(total);
+}
+
+// scores, weights: [rows][128]; `part` gets tops and sums.
+template <class Element>
+void softmax_rows(const float* scores, int num_tiles, const Range* ranges, int rows, int position,
+                  float scale, Part part, Element* weights) {
+  constexpr int TOGETHER = 4;
+  for (int r = 0; r < rows;) {
+    int whole = 0;
+    while (whole < TOGETHER && r + whole < rows && sees_all(ranges[r + whole], position)) ++whole;
+    if (whole == TOGETHER) {
+      softmax_whole<TOGETHER>(scores + r * SPLIT, scale, part.top + r, part.sum + r,
+                              weights + r * SPLIT);
+      r += TOGETHER;
+    } else if (whole) {
+      softmax_whole<1>(scores + r * SPLIT, scale, part.top + r, part.sum + r, weights + r * SPLIT);
+      ++r;
+    } else {
+      softmax_row(scores + r * SPLIT, num_tiles, ranges[r], position, scale, part.top[r],
+                  part.sum[r], weights + r * SPLIT);
+      ++r;
+    }
+  }
 }
 
 // out[r][first .. first + 16 * N - 1] = weights[r] times the tiles' values.
@@ -175,9 +232,7 @@ void attend(const Element* queries, const Range* ranges, const Tiles<Element>& t
   alignas(64) Element weights[R][SPLIT];
   for (int first = 0; first < tiles.count; first += SCORE_TILES)
     scores<R>(queries, tiles, first, dim, s);
-  for (int r = 0; r < R; ++r)
-    softmax_row<Element>(s[r], tiles.count, ranges[r], position, scale, part.top[r], part.sum[r],
-                         weights[r]);
+  softmax_rows(s[0], tiles.count, ranges, R, position, scale, part, weights[0]);
   int first = 0;
   for (; first + DIMS_AT_ONCE <= dim; first += DIMS_AT_ONCE)
     weigh<R, 4>(weights, tiles, dim, first, part.out);
@@ -194,18 +249,27 @@ Attend<Element> choose_attend(int rows, std::integer_sequence<int, R...>) {
 }
 
 #if defined(SAPWOOD_TIER_AMX)
+// Rows whose scores wait for one another: a tile loaded from what was only just stored would wait
+// until it has left the store buffer.
+constexpr int AMX_ROWS = 4 * amx::QUERY_ROWS;
+
 inline void attend_amx(const bf16* queries, const Range* ranges, const Tiles<bf16>& tiles,
                        int position, int dim, float scale, Part part, int rows) {
-  alignas(64) float scores[amx::QUERY_ROWS * SPLIT];
-  alignas(64) bf16 weights[amx::QUERY_ROWS * SPLIT];
-  amx::configure_attention(rows);
-  for (int first = 0; first < tiles.count; first += SCORE_TILES)
-    amx::scores(queries, tiles.keys + first, std::min(SCORE_TILES, tiles.count - first), dim,
-                scores + first * BLOCK, SPLIT);
-  for (int r = 0; r < rows; ++r)
-    softmax_row<bf16>(scores + r * SPLIT, tiles.count, ranges[r], position, scale, part.top[r],
-                      part.sum[r], weights + r * SPLIT);
-  amx::weigh(weights, SPLIT, tiles.values, tiles.count, dim, part.out);
+  alignas(64) float scores[AMX_ROWS * SPLIT];
+  alignas(64) bf16 weights[AMX_ROWS * SPLIT];
+  for (int row = 0; row < rows; row += amx::QUERY_ROWS) {
+    amx::configure_attention(std::min(amx::QUERY_ROWS, rows - row));
+    for (int first = 0; first < tiles.count; first += SCORE_TILES)
+      amx::scores(queries + size_t(row * dim), tiles.keys + first,
+                  std::min(SCORE_TILES, tiles.count - first), dim,
+                  scores + row * SPLIT + first * BLOCK, SPLIT);
+  }
+  softmax_rows(scores, tiles.count, ranges, rows, position, scale, part, weights);
+  for (int row = 0; row < rows; row += amx::QUERY_ROWS) {
+    amx::configure_attention(std::min(amx::QUERY_ROWS, rows - row));
+    amx::weigh(weights + row * SPLIT, SPLIT, tiles.values, tiles.count, dim,
+               part.out + size_t(row * dim));
+  }
 }
 #endif
 
@@ -214,7 +278,7 @@ template <class Element>
 void attend_rows(const Element* queries, const Range* ranges, int count,
                  const Tiles<Element>& tiles, int position, int dim, float scale, Part part) {
 #if defined(SAPWOOD_TIER_AMX)
-  constexpr int most = sizeof(Element) == 2 ? amx::QUERY_ROWS : QUERY_ROWS;
+  constexpr int most = sizeof(Element) == 2 ? AMX_ROWS : QUERY_ROWS;
 #else
   constexpr int most = QUERY_ROWS;
 #endif
