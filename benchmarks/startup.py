@@ -41,12 +41,12 @@ def measure(model: str | None) -> Laps:
         files = load_tokenizer(path)
     with lap("bytes of tokens"):
         vocabulary = files.vocabulary
-    options = ModelOptions(str(path))
+    config = EngineConfig(ModelOptions(str(path)))
     with lap("backend: its imports, weights"):
-        backend = loop.choose_backend(path, options)
-    loop.choose_backend = lambda path, options: backend
+        backend = loop.choose_backend(path, config)
+    loop.choose_backend = lambda path, config: backend
     with lap("KV cache, scheduler"):
-        engine = loop.build_loop(EngineConfig(options), files)
+        engine = loop.build_loop(config, files)
     with lap("text codec"):
         TextCodec(files, engine.info)
     assert files.vocabulary is vocabulary

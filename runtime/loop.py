@@ -21,6 +21,7 @@ from .machine import free_memory
 from .models.source import resolve_model
 from .protocol import ControlAction, EngineInfo
 from .scheduler import Scheduler
+from .speculation import ROW_COSTS
 from .tokenizer import TokenizerFiles, load_tokenizer
 from .wire import Failed, FromEngine, TokenRequest
 
@@ -190,7 +191,9 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
         admission=Admission(
             arch.vocab_size, resolved.context_length, num_pages * page_size, files.eos_ids
         ),
-        scheduler=Scheduler(cache, compiler, advancer, schedule, files.eos_ids),
+        scheduler=Scheduler(
+            *(cache, compiler, advancer, schedule, files.eos_ids), ROW_COSTS[resolved.dtype]
+        ),
         runner=backend.build(resolved),
         cache=cache,
         compiler=compiler,

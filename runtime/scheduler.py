@@ -59,11 +59,13 @@ class Scheduler:
         advancer: Advancer,
         options: ScheduleOptions,
         eos_ids: tuple[int, ...],
+        row_cost: float,
     ) -> None:
+        """`row_cost`: see `speculation`."""
         self.counters = Counters()
         self._compiler = compiler
         self._advancer = advancer
-        self._speculator = Speculator(advancer, options.max_drafts)
+        self._speculator = Speculator(advancer, options.max_drafts, row_cost)
         self._token_budget = options.token_budget
         self._eos_ids = eos_ids
         self._placement = Placement(cache, options.max_running)

@@ -3,10 +3,10 @@
 Owns: the price of a draft against its chance. Reads Requests, writes nothing but the drafters that
 it keeps on them. Knows no page and no draw: what becomes of a draft is the scheduler's business.
 
-A step of one row takes 1 unit of time, each row more ROW_COST (decoding is bound by the reading of
-weights, which all rows share). Without drafts, a step of B requests makes T = B tokens in
-C = 1 + ROW_COST (B - 1). One more draft, right with chance p together with those before it, makes p
-tokens more in ROW_COST more: it pays where p / ROW_COST > T / C. The most likely go first, and T
+A step of one row takes 1 unit of time, each row more `row_cost` (decoding is bound by the reading
+of weights, which all rows share). Without drafts, a step of B requests makes T = B tokens in
+C = 1 + row_cost (B - 1). One more draft, right with chance p together with those before it, makes p
+tokens more in row_cost more: it pays where p / row_cost > T / C. The most likely go first, and T
 and C grow with each.
 """
 
@@ -17,12 +17,21 @@ from typing import Final
 
 from ..constrained import GrammarState
 from .advance import FORCE_TAIL, Advancer
+from .config import ComputeDtype
 from .drafts import Drafter, Guess
 from .request import Request
 
 _log = logging.getLogger(__name__)
 
-ROW_COST: Final = 0.08  # bf16 on two cores: a step of 8 rows takes 1.6 times one of a single row
+# Of the native step, over 8 rows of one sequence on two cores (docs/log.md): unpacking 4- and 8-bit
+# weights, and products with them, are no longer hidden behind the reading.
+ROW_COSTS: Final[dict[ComputeDtype, float]] = {
+    "float32": 0.04,
+    "bfloat16": 0.03,
+    "int8": 0.1,
+    "q4": 0.1,
+    "stored": 0.1,
+}
 MAX_ROWS: Final = 16  # drawn in a step; beyond, arithmetic begins to bound it
 
 
@@ -43,7 +52,7 @@ class _Candidate:
 class Speculator:
     """`max_drafts`: of one request in one step; 0: never any."""
 
-    def __init__(self, advancer: Advancer, max_drafts: int, row_cost: float = ROW_COST) -> None:
+    def __init__(self, advancer: Advancer, max_drafts: int, row_cost: float) -> None:
         self._advancer = advancer
         self._max_drafts = max_drafts
         self._row_cost = row_cost
