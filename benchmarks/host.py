@@ -93,7 +93,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     args = parser.parse_args()
     loop = build_loop(
-        EngineConfig(cache=CacheOptions(max_tokens=65_536), schedule=ScheduleOptions(max_drafts=0))
+        EngineConfig(
+            cache=CacheOptions(max_tokens=65_536),
+            schedule=ScheduleOptions(max_drafts=0, max_running=max(args.rows, 1)),
+        )
     )
     laps = Laps()
     laps.wrap("schedule", loop._scheduler, "schedule")

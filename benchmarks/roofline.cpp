@@ -25,7 +25,8 @@ void use(const T& value) {
   asm volatile("" : : "r"(&value) : "memory");
 }
 
-// Sixteen independent chains of the format's dot product, or four of its tiles; multiply-adds done.
+// Independent chains of the format's dot product, or four of its whole tiles (64 bytes of each row,
+// where the step's groups fill 32); multiply-adds done.
 double multiply(Format format, int rounds) {
   alignas(64) uint8_t bytes[1024] = {};
 #if defined(SAPWOOD_TIER_AMX)
@@ -59,33 +60,32 @@ double multiply(Format format, int rounds) {
     return double(rounds) * 4 * 16 * 16 * 64;
   }
 #endif
-  constexpr int CHAINS = 12;
+  constexpr int CHAINS = 12;  // with starts of their own, so that none is taken for another
+  const IVec x = load_ints(bytes), y = load_ints(bytes + 64);
   if (is_quantized(format)) {
     IVec acc[CHAINS];
-    for (IVec& a : acc) a = broadcast_int(0);
-    const IVec x = load_ints(bytes), y = load_ints(bytes + 64);
-    for (int i = 0; i < rounds; ++i) {
+    for (int j = 0; j < CHAINS; ++j) acc[j] = broadcast_int(j);
+    for (int i = 0; i < rounds; ++i)
 #pragma GCC unroll 12
-      for (int j = 0; j < CHAINS; ++j) {
-        acc[j] = dot4(acc[j], x, y);
-        asm volatile("" : "+m"(*bytes));
-      }
-    }
+      for (int j = 0; j < CHAINS; ++j) acc[j] = dot4(acc[j], x, y);
     for (IVec& a : acc) use(a);
     return double(rounds) * CHAINS * LANES * 4;
   }
   Vec acc[CHAINS];
-  for (Vec& a : acc) a = broadcast(0.0f);
-  const IVec x = load_ints(bytes), y = load_ints(bytes + 64);
-  const Vec u = broadcast(0.5f), v = broadcast(0.25f);
-  for (int i = 0; i < rounds; ++i) {
+  for (int j = 0; j < CHAINS; ++j) acc[j] = broadcast(float(j));
+  if (format == Format::BFLOAT16) {
+    for (int i = 0; i < rounds; ++i)
 #pragma GCC unroll 12
-    for (int j = 0; j < CHAINS; ++j)
-      acc[j] = format == Format::BFLOAT16 ? dot2(acc[j], x, y) : fma(u, v, acc[j]);
-    asm volatile("" : "+m"(*bytes));
+      for (int j = 0; j < CHAINS; ++j) acc[j] = dot2(acc[j], x, y);
+    for (Vec& a : acc) use(a);
+    return double(rounds) * CHAINS * LANES * 2;
   }
+  const Vec u = broadcast(0.5f);
+  for (int i = 0; i < rounds; ++i)
+#pragma GCC unroll 12
+    for (int j = 0; j < CHAINS; ++j) acc[j] = fma(acc[j], u, u);
   for (Vec& a : acc) use(a);
-  return double(rounds) * CHAINS * LANES * (format == Format::BFLOAT16 ? 2 : 1);
+  return double(rounds) * CHAINS * LANES;
 }
 
 }  // namespace

@@ -44,6 +44,11 @@ class Backend(Protocol):
         """Bytes of keys and values of one token over all layers."""
         ...
 
+    @property
+    def row_cost(self) -> float:
+        """Of one more row in a decode step, as a share of a step of one row (see `speculation`)."""
+        ...
+
     def build(self, resolved: ResolvedConfig) -> Runner:
         """Allocate the KV cache and the page table. Called once."""
         ...

@@ -21,7 +21,6 @@ from .machine import free_memory
 from .models.source import resolve_model
 from .protocol import ControlAction, EngineInfo
 from .scheduler import Scheduler
-from .speculation import ROW_COSTS
 from .tokenizer import TokenizerFiles, load_tokenizer
 from .wire import Failed, FromEngine, TokenRequest
 
@@ -192,7 +191,7 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
             arch.vocab_size, resolved.context_length, num_pages * page_size, files.eos_ids
         ),
         scheduler=Scheduler(
-            *(cache, compiler, advancer, schedule, files.eos_ids), ROW_COSTS[resolved.dtype]
+            *(cache, compiler, advancer, schedule, files.eos_ids), backend.row_cost
         ),
         runner=backend.build(resolved),
         cache=cache,

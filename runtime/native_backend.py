@@ -18,6 +18,7 @@ from .models.native_llama import load_native, native_obstacle, step_shape
 from .models.weights import Checkpoint, open_checkpoint
 from .native_runner import NativeRunner
 from .page_table import PageTable
+from .speculation import ROW_COSTS
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,10 @@ class NativeBackend:
     @property
     def bytes_per_token(self) -> int:
         return -(-LlamaStep.page_bytes(load_library(), self._shape(1)) // self._page_size)
+
+    @property
+    def row_cost(self) -> float:
+        return ROW_COSTS[self.dtype]
 
     def build(self, resolved: ResolvedConfig) -> NativeRunner:
         with self._checkpoint as checkpoint:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 # Passed on to `lang` and `server`, which import the runtime only.
 from ..constrained.spec import Choice as Choice
@@ -304,7 +304,8 @@ class TokenLogprob:
     top_pieces: tuple[bytes, ...] = ()
 
 
-class Usage(NamedTuple):  # made for every row of every step, see `batch`
+@dataclass(frozen=True)
+class Usage:
     """Token counts so far. `cached_tokens`: prompt tokens whose KV was not computed again for this
     request.
 

@@ -23,8 +23,8 @@ from .request import Request
 
 _log = logging.getLogger(__name__)
 
-# Of the native step, over 8 rows of one sequence on two cores (docs/log.md): unpacking 4- and 8-bit
-# weights, and products with them, are no longer hidden behind the reading.
+# Of the native step, over 8 rows of one sequence on two cores with AMX (docs/log.md): unpacking 4-
+# and 8-bit weights, and products with them, are not hidden behind the reading.
 ROW_COSTS: Final[dict[ComputeDtype, float]] = {
     "float32": 0.04,
     "bfloat16": 0.03,
@@ -32,6 +32,7 @@ ROW_COSTS: Final[dict[ComputeDtype, float]] = {
     "q4": 0.1,
     "stored": 0.1,
 }
+TORCH_ROW_COST: Final = 0.08  # bf16 on two cores: a step of 8 rows takes 1.6 times one of 1 row
 MAX_ROWS: Final = 16  # drawn in a step; beyond, arithmetic begins to bound it
 
 

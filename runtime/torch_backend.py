@@ -19,6 +19,7 @@ from .models.torch_tensors import TorchTensors
 from .models.weights import open_checkpoint
 from .page_table import PageTable
 from .runner import Model, ModelRunner
+from .speculation import TORCH_ROW_COST
 
 _DTYPES: Final[dict[ComputeDtype, torch.dtype]] = {
     "float32": torch.float32,
@@ -53,6 +54,10 @@ class TorchBackend:
         return KVCache.bytes_per_token(
             config.num_layers, config.num_kv_heads, config.head_dim, _DTYPES[self.dtype]
         )
+
+    @property
+    def row_cost(self) -> float:
+        return TORCH_ROW_COST
 
     def build(self, resolved: ResolvedConfig) -> ModelRunner:
         config = self.config

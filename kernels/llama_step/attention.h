@@ -89,7 +89,7 @@ void scores(const Element* queries, const Tiles<Element>& tiles, int first, int 
 
 // A position's weight from its score; bfloat16 takes the shorter way, 2^x.
 template <class Element>
-Vec weight(const float* score, Vec factor, Vec start) {
+Vec softmax_weight(const float* score, Vec factor, Vec start) {
   const Vec x = fma(load(score), factor, start);
   if constexpr (sizeof(Element) == 2) return exp2_short(x);
   else return exp(x);
@@ -117,7 +117,7 @@ void softmax_whole(const float* scores, float scale, float* top, float* sum, Ele
 #pragma GCC unroll 8
   for (int j = 0; j < TILES; ++j) {
     for (int r = 0; r < R; ++r) {
-      const Vec e = weight<Element>(scores + r * SPLIT + j * BLOCK, factor, start[r]);
+      const Vec e = softmax_weight<Element>(scores + r * SPLIT + j * BLOCK, factor, start[r]);
       total[r] = add(total[r], e);
       store_weights(weights + r * SPLIT + j * BLOCK, e);
     }
@@ -157,7 +157,7 @@ void softmax_row(const float* scores, int num_tiles, Range range, int position, 
   std::memset(weights + to * BLOCK, 0, size_t((num_tiles - to) * BLOCK) * sizeof(Element));
   const Vec factor = broadcast(scale * BASE), start = broadcast(-top * BASE);
   for (int j = from; j < to; ++j) {
-    const Vec e = select(visible(j), weight<Element>(scores + j * BLOCK, factor, start),
+    const Vec e = select(visible(j), softmax_weight<Element>(scores + j * BLOCK, factor, start),
                          broadcast(0.0f));
     total = add(total, e);
     store_weights(weights + j * BLOCK, e);

@@ -7,7 +7,8 @@
 // They may be stored as bytes in the order of bfloat16, with a float32 scale for each head and token,
 // [pages][layers][keys, values][kv heads][tokens]: largest magnitude = 127.
 //
-// Owns: this layout. Knows nothing of attention; a page lies in one piece, so copying one is a memcpy.
+// Owns: this layout. Knows nothing of attention. A page lies in one piece (with its scales, in two), so
+// copying one is a memcpy.
 #pragma once
 #include <type_traits>
 
@@ -151,7 +152,7 @@ struct Kv {
   void copy_page(int source, int target) {
     std::memcpy(memory.data() + size_t(target) * page_elements,
                 memory.data() + size_t(source) * page_elements, page_elements * sizeof(Stored));
-    if (quantized)
+    if constexpr (quantized)
       std::memcpy(scales.data() + size_t(target) * page_scales,
                   scales.data() + size_t(source) * page_scales, page_scales * sizeof(float));
   }

@@ -1,7 +1,7 @@
 // A decoder of the Llama family and one step of it over the paged cache.
 //
 // Owns: the weights, the cache, the step's buffers and the order of its phases; every thread runs
-// `Step::run` and meets the others between phases. Knows no request, tree or sampling rule beyond
+// `Model::run` and meets the others between phases. Knows no request, tree or sampling rule beyond
 // the largest logit.
 #pragma once
 #include <algorithm>

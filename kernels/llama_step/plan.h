@@ -80,7 +80,7 @@ struct Plan {
 
   // Groups the short spans' tokens, split by split, by equal pages.
   void finish(int page_size) {
-    // The dearest units first, so that no thread is left with a large one at the end.
+    // The dearest units first: what is left for helpers at the end of a range is small.
     std::reverse(long_units.begin(), long_units.end());
     int most = 0;
     for (int token : short_tokens) most = std::max(most, tokens[size_t(token)].range.last / SPLIT);

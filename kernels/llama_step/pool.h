@@ -42,7 +42,7 @@ class alignas(64) Work {
       const int some = (end - first + PIECES - 1) / PIECES;
       for (int at; (at = first + next_[range].fetch_add(some, std::memory_order_relaxed)) < end;) {
         const int stop = at + some < end ? at + some : end;
-        for (int i = at; i < stop; ++i) unit(i);
+        for (int index = at; index < stop; ++index) unit(index);
         if (done_.fetch_add(stop - at, std::memory_order_acq_rel) == total - (stop - at))
           done_.notify_all();
       }
@@ -60,7 +60,7 @@ class alignas(64) Work {
   }
 
  private:
-  static constexpr int SPINS = 4000, MAX_RANGES = 12, PIECES = 8;
+  static constexpr int SPINS = 4000, MAX_RANGES = 12, PIECES = 16;
   std::atomic<int> next_[MAX_RANGES] = {};  // units taken of each range
   std::atomic<int> done_{0};
 };

@@ -340,7 +340,6 @@ inline void store_bf16(bf16* p, Vec v) {
 #endif
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
-inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }  // second-level cache
 
 inline IVec broadcast_pair(const bf16* p) {  // two bfloat16, or four bytes, to every lane
   int32_t word;

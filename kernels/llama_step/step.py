@@ -160,8 +160,7 @@ class StepInputs:
 @dataclass(frozen=True)
 class StepOutputs:
     """best: int32 [R], the lowest id among the largest allowed logits; best_logit: float32 [R];
-    strip_maxima: float32 [R, strips], the largest of each 32 logits (masks do not count), the last
-    strips empty where the vocabulary is no multiple of 64: -inf."""
+    strip_maxima: float32 [R, ceil(vocab / 32)], of each 32 logits (masks do not count)."""
 
     best: Int32Array
     best_logit: FloatArray

@@ -20,8 +20,8 @@ namespace sapwood {
 
 constexpr int TILE = 16;   // outputs
 constexpr int GROUP = 32;  // inputs that share a scale
-// Bytes between what a kernel reads and what it asks for: into the next strip, as threads go through
-// a matrix in order. Two thirds of it, or twice, is slower by a tenth.
+// Bytes between what a kernel reads and what it asks for, across tiles and strips, as threads go
+// through a matrix in order. For one row of stored weights 4 KB is slower by 16 %, 8 KB by 6 %.
 constexpr size_t AHEAD = 6144;
 
 enum class Format : int { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };

@@ -24,6 +24,8 @@ FLAGS: Final = (
 # Of one weight; the quantised ones with their scales.
 WEIGHT_BYTES: Final = {"float32": 4.0, "bfloat16": 2.0, "int8": 34 / 32, "q4": 20 / 32}
 STORED_BYTES: Final = {"Q8_0": 34 / 32, "Q4_0": 20 / 32, "Q4_1": 20 / 32, "F32": 4.0}
+# Of one number of a key or value, and of a head's scale beside it.
+KV_BYTES: Final = {"FLOAT32": (4, 0), "BFLOAT16": (2, 0), "INT8": (1, 4)}
 NEEDED: Final = ("tokenizers", "jinja2", "fastapi", "uvicorn")
 
 
@@ -150,8 +152,10 @@ def _memory(
     """The split that an engine started now would make, or why there would be none."""
     from ...runtime.config import resolve_dtype
     from ...runtime.models.weights import open_checkpoint
-    from ...runtime.native_backend import is_kept_quantized
+    from ...runtime.native_backend import choose_kv_format, is_kept_quantized
 
+    if config.cache.kv_dtype == "int8" and not is_native:
+        return None, "kv_dtype: int8 is for native code, and there is none"
     try:
         with open_checkpoint(path) as checkpoint:
             arch = checkpoint.config
@@ -161,8 +165,8 @@ def _memory(
                 keeps_quantized=is_native and is_kept_quantized(checkpoint),
             )
             weights = _weight_bytes(checkpoint, dtype)
-        width = 4 if dtype == "float32" else 2
-        per_token = 2 * arch.num_layers * arch.num_kv_heads * arch.head_dim * width
+        width, scale = KV_BYTES[choose_kv_format(config.cache.kv_dtype, dtype).name]
+        per_token = 2 * arch.num_layers * arch.num_kv_heads * (arch.head_dim * width + scale)
         available = free_memory()
         resolved = resolve(
             config,

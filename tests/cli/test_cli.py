@@ -14,8 +14,10 @@ import pytest
 
 from sapwood import _native, set_default_backend
 from sapwood.runtime.chat import chat_format
-from sapwood.runtime.config import EngineConfig
+from sapwood.runtime.config import CacheOptions, EngineConfig, KvDtype, ModelOptions
 from sapwood.runtime.errors import InvalidRequest
+from sapwood.runtime.models.source import resolve_model
+from sapwood.runtime.native_backend import NativeBackend
 from sapwood.runtime.protocol import Ids, SamplingParams, Text
 from sapwood.runtime.scripted import ScriptedClient
 from sapwood.runtime.scripted_replies import Reply
@@ -423,6 +425,20 @@ def test_doctor_needs_torch_only_without_native_code(
     assert main(["doctor"]) == exit_status
     out = capsys.readouterr().out
     assert "torch not installed" in out and all(one in out for one in told)
+
+
+@pytest.mark.skipif(not _native.status().available, reason=_native.status().reason)
+@pytest.mark.parametrize("options", [[], ["--kv-dtype", "int8"], ["--dtype", "fp32"]], ids=str)
+def test_doctor_splits_memory_as_the_engine_does(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--json", *options]) == 0
+    told = json.loads(capsys.readouterr().out)["memory"]["bytes_per_token"]
+    kv_dtype: KvDtype = "int8" if "int8" in options else "auto"
+    config = EngineConfig(
+        ModelOptions(dtype="fp32" if "fp32" in options else "auto"), CacheOptions(kv_dtype=kv_dtype)
+    )
+    assert told == NativeBackend.load(resolve_model(None), config).bytes_per_token
 
 
 def test_doctor_loads_no_torch() -> None:

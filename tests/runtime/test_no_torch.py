@@ -31,7 +31,7 @@ with open_checkpoint(path) as checkpoint:
 
 
 class Backend:
-    config, dtype, bytes_per_token = config, "float32", 1 << 15
+    config, dtype, bytes_per_token, row_cost = config, "float32", 1 << 15, 0.1
 
     def build(self, resolved):
         self.table = PageTable(
