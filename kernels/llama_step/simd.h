@@ -352,36 +352,32 @@ inline IVec broadcast_bytes(const int8_t* p) {
   return broadcast_int(word);
 }
 
-// e^x to about 1e-7 of its size near 0 and 4e-6 at the ends (x * log2 e is rounded once); below -87
-// what it is at -87.
-// 2^x = 2^n * 2^f with whole n and |f| <= 1/2; 2^f by its Taylor series to the seventh power.
-inline Vec exp(Vec x) {
-  x = max(x, broadcast(-87.0f));
-  const Vec scaled = mul(x, broadcast(1.44269504f));
-  const Vec whole = round_even(scaled);
-  const Vec f = sub(scaled, whole);
-  Vec p = broadcast(1.5252734e-5f);
-  p = fma(p, f, broadcast(1.5403530e-4f));
-  p = fma(p, f, broadcast(1.3333558e-3f));
-  p = fma(p, f, broadcast(9.6181291e-3f));
-  p = fma(p, f, broadcast(5.5504109e-2f));
-  p = fma(p, f, broadcast(2.4022651e-1f));
-  p = fma(p, f, broadcast(6.9314718e-1f));
-  p = fma(p, f, broadcast(1.0f));
+// 2^x = 2^n * 2^f with whole n and |f| <= 1/2; 2^f as a polynomial, its coefficients from the highest
+// power down.
+template <int N>
+Vec two_to_the(Vec x, const float (&coefficients)[N]) {
+  const Vec whole = round_even(x);
+  const Vec f = sub(x, whole);
+  Vec p = broadcast(coefficients[0]);
+#pragma GCC unroll 8
+  for (int i = 1; i < N; ++i) p = fma(p, f, broadcast(coefficients[i]));
   return scale_by_two(p, whole);
 }
 
-// 2^x with a relative error below 3e-6: enough for numbers that become bfloat16. x <= 0.
+// e^x to about 1e-7 of its size near 0 and 4e-6 at the ends (x * log2 e is rounded once); below -87
+// what it is at -87. Taylor's series to the seventh power.
+inline Vec exp(Vec x) {
+  static constexpr float SERIES[] = {1.5252734e-5f, 1.5403530e-4f, 1.3333558e-3f, 9.6181291e-3f,
+                                     5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.0f};
+  return two_to_the(mul(max(x, broadcast(-87.0f)), broadcast(1.44269504f)), SERIES);
+}
+
+// 2^x with a relative error below 3e-6: enough for numbers that become bfloat16. Below -126 what it is
+// at -126. The polynomial of least largest error.
 inline Vec exp2_short(Vec x) {
-  x = max(x, broadcast(-126.0f));
-  const Vec whole = round_even(x);
-  const Vec f = sub(x, whole);
-  Vec p = broadcast(9.5701013e-3f);
-  p = fma(p, f, broadcast(5.5917859e-2f));
-  p = fma(p, f, broadcast(2.4024744e-1f));
-  p = fma(p, f, broadcast(6.9312179e-1f));
-  p = fma(p, f, broadcast(9.9999928e-1f));
-  return scale_by_two(p, whole);
+  static constexpr float FIT[] = {9.5701013e-3f, 5.5917859e-2f, 2.4024744e-1f, 6.9312179e-1f,
+                                  9.9999928e-1f};
+  return two_to_the(max(x, broadcast(-126.0f)), FIT);
 }
 
 // A scalar twin for the merge of attention parts: the same arithmetic on one lane.

@@ -62,6 +62,11 @@ class Probe:
         self.library.probe_bf16(at(values), len(values), at(one), at(lanes))
         return one, lanes
 
+    def exp2_short(self, x: Array) -> Array:
+        out = np.empty(len(x), np.float32)
+        self.library.probe_exp2_short(at(x), len(x), at(out))
+        return out
+
     def exp(self, x: Array) -> tuple[Array, Array]:
         """By lanes, and one by one."""
         lanes, one = np.empty_like(x), np.empty_like(x)

@@ -28,6 +28,10 @@ EXPORT void probe_bf16(const float* values, int count, bf16* one_by_one, bf16* b
   for (int i = 0; i < count; i += LANES) store_bf16(by_lanes + i, load(values + i));
 }
 
+EXPORT void probe_exp2_short(const float* x, int count, float* out) {
+  for (int i = 0; i < count; i += LANES) store(out + i, exp2_short(load(x + i)));
+}
+
 EXPORT void probe_exp(const float* x, int count, float* by_lanes, float* one_by_one) {
   for (int i = 0; i < count; i += LANES) store(by_lanes + i, exp(load(x + i)));
   for (int i = 0; i < count; ++i) one_by_one[i] = exp(x[i]);

@@ -192,3 +192,11 @@ def test_rotation_turns_pairs(probe: Any, half: int, seed: int, position: int) -
     expected = np.concatenate([pairs.real, pairs.imag])
     assert np.abs(turned - expected).max() < 2e-6
     assert np.abs(scalar - expected).max() < 2e-6
+
+
+def test_the_short_power_of_two(probe: Any) -> None:
+    x = np.linspace(-126, 0, 1 << 16, dtype=np.float32)
+    expected = np.exp2(x.astype(np.float64))
+    assert np.abs(probe.exp2_short(x) / expected - 1).max() < 3e-6
+    below = np.array([-np.inf, -1e30, -127.0, *[-126.0] * 13], np.float32)
+    assert (probe.exp2_short(below) == probe.exp2_short(below)[-1]).all()
