@@ -78,13 +78,15 @@ LLAMA_CPP_PYTHON = Dialect(
 )
 
 
-def ours(dtypes: list[str], serve_args: list[str], threads: int) -> list[Peer]:
-    """Our server and, beside the other libraries, our engine in process."""
+def ours(dtypes: list[str], max_drafts: int | None, threads: int) -> list[Peer]:
+    """Our server and, beside the other libraries, our engine in process. `max_drafts`: of each; None:
+    as it comes."""
 
     version = versions(sys.executable, "sapwood", "torch")
+    drafts = [] if max_drafts is None else ["--max-drafts", str(max_drafts)]
 
     def server(dtype: str) -> Server:
-        options = ["--dtype", dtype, "--threads", str(threads), *serve_args]
+        options = ["--dtype", dtype, "--threads", str(threads), *drafts]
         return Server(
             f"sapwood-{dtype}",
             lambda port: [sys.executable, "-m", "sapwood", "serve", "--port", str(port), *options],
@@ -95,7 +97,7 @@ def ours(dtypes: list[str], serve_args: list[str], threads: int) -> list[Peer]:
 
     def worker(dtype: str) -> Worker:
         script = str(WORKERS / "sapwood_worker.py")
-        command = [sys.executable, script, dtype, str(threads)]
+        command = [sys.executable, script, "--dtype", dtype, "--threads", str(threads), *drafts]
         return Worker(f"sapwood-{dtype}-in-process", command, version, IN_PROCESS)
 
     return [*map(server, dtypes), *map(worker, dtypes)]

@@ -46,7 +46,7 @@ def main() -> int:
     if files.missing() and not options.only_ours:
         print("making the model files of the peers ...", flush=True)
         subprocess.run([sys.executable, HERE / "models.py"], check=True)
-    peers, absent = ours(options.dtype, options.serve_args, options.threads), {}
+    peers, absent = ours(options.dtype, options.max_drafts, options.threads), {}
     if not options.only_ours:
         found, absent = others(places(options), files, options.threads)
         peers += found
@@ -87,9 +87,7 @@ def arguments() -> argparse.Namespace:
         default=["bfloat16", "auto"],
         help="of ours, comma-separated: each is a peer of its own (bfloat16,auto)",
     )
-    parser.add_argument(
-        "--serve-args", type=str.split, default=[], help="further options of `sapwood serve`"
-    )
+    parser.add_argument("--max-drafts", type=int, help="of ours (as it comes; 0: no speculation)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every peer")
     parser.add_argument("--transformers-python", metavar="PATH", default=sys.executable)
     parser.add_argument("--llama-python", metavar="PATH", help="has llama-cpp-python[server]")
@@ -192,8 +190,8 @@ def facts(options: argparse.Namespace, peers: Sequence[Peer]) -> dict[str, str]:
         "rounds": f"{options.rounds}, medians",
         "threads": str(options.threads),
     }
-    if options.serve_args:
-        told[f"options of {OURS}"] = " ".join(options.serve_args)
+    if options.max_drafts is not None:
+        told[f"drafts of {OURS}"] = f"at most {options.max_drafts}"
     return told | {peer.name: _version(peer) for peer in peers}
 
 

@@ -1,8 +1,9 @@
-"""Our own engine in process, next to llama.cpp in process: `python sapwood_worker.py DTYPE THREADS`
+"""Our own engine in process, next to llama.cpp in process: `python sapwood_worker.py --dtype auto`
 
 Owns: the same works as the other in-process peers, through `sapwood.Engine`.
 """
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,11 @@ class Peer:
 
 
 if __name__ == "__main__":
-    dtype, threads = sys.argv[1:]
-    with sw.Engine(dtype=dtype, num_threads=int(threads)) as engine:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--max-drafts", type=int)
+    options = parser.parse_args()
+    drafts = {} if options.max_drafts is None else {"max_drafts": options.max_drafts}
+    with sw.Engine(dtype=options.dtype, num_threads=options.threads, **drafts) as engine:
         serve(Peer(engine).do)
