@@ -79,8 +79,8 @@ LLAMA_CPP_PYTHON = Dialect(
 
 
 def ours(dtypes: list[str], max_drafts: int | None, threads: int) -> list[Peer]:
-    """Our server and, beside the other libraries, our engine in process. `max_drafts`: of each; None:
-    as it comes."""
+    """Our server and, beside the other libraries, our engine in process. `max_drafts`: of each;
+    None: as it comes."""
 
     version = versions(sys.executable, "sapwood", "torch")
     drafts = [] if max_drafts is None else ["--max-drafts", str(max_drafts)]
