@@ -43,7 +43,15 @@ from .runtime.errors import (
     Overloaded,
     SapwoodError,
 )
-from .runtime.protocol import SamplingParams
+from .runtime.protocol import (
+    Choice,
+    Ebnf,
+    JsonSchema,
+    Lark,
+    Regex,
+    SamplingParams,
+    StructuralTag,
+)
 
 if TYPE_CHECKING:
     from .runtime.engine import Engine
@@ -52,20 +60,26 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",
+    "Choice",
     "ChoicesMethod",
     "Decision",
+    "Ebnf",
     "Engine",
     "EngineDied",
     "EngineError",
     "ForkGroup",
     "InvalidRequest",
+    "JsonSchema",
+    "Lark",
     "Node",
     "Overloaded",
     "Program",
     "ProgramError",
     "ProgramState",
+    "Regex",
     "SamplingParams",
     "SapwoodError",
+    "StructuralTag",
     "__version__",
     "assistant",
     "assistant_begin",

@@ -1,7 +1,6 @@
 """From a constraint to the set of allowed next tokens; knows nothing of logits or batches.
 
-The constraints and errors are plain and load at once; the compiler and its libraries (numpy,
-interegular, outlines-core) load at first use.
+The constraints and errors are plain and load at once; the compiler and numpy load at first use.
 """
 
 from importlib import import_module
@@ -9,12 +8,22 @@ from typing import TYPE_CHECKING
 
 from .errors import GrammarError, LimitExceeded, Unsupported
 from .limits import CompileLimits
-from .spec import Choice, Constraint, JsonSchema, Regex, dtype_constraint
+from .spec import (
+    Choice,
+    Constraint,
+    Ebnf,
+    JsonSchema,
+    Lark,
+    Regex,
+    StructuralTag,
+    Union,
+    dtype_constraint,
+)
 
 if TYPE_CHECKING:
     from .compiled import CompiledGrammar
     from .compiler import GrammarCompiler
-    from .state import GrammarState
+    from .state import GrammarState, fill_masks
     from .vocabulary import Vocabulary
 
 __all__ = [
@@ -22,21 +31,27 @@ __all__ = [
     "CompileLimits",
     "CompiledGrammar",
     "Constraint",
+    "Ebnf",
     "GrammarCompiler",
     "GrammarError",
     "GrammarState",
     "JsonSchema",
+    "Lark",
     "LimitExceeded",
     "Regex",
+    "StructuralTag",
+    "Union",
     "Unsupported",
     "Vocabulary",
     "dtype_constraint",
+    "fill_masks",
 ]
 
 _LAZY = {
     "CompiledGrammar": "compiled",
     "GrammarCompiler": "compiler",
     "GrammarState": "state",
+    "fill_masks": "state",
     "Vocabulary": "vocabulary",
 }
 

@@ -1,107 +1,68 @@
 """A constraint compiled for one vocabulary: immutable, shared by all requests that use it."""
 
-import itertools
 from collections.abc import Sequence
+from typing import Final
 
-from .automaton import Automaton
-from .distance import NEVER, tokens_to_accept
 from .errors import GrammarError
 from .jump_forward import forced_tokens
-from .masks import MaskCache, MaskRow, make_row
+from .pushdown.collection import NEVER
+from .pushdown.machine import DEAD
+from .pushdown.program import Program
+from .pushdown.token_machine import TokenMachine, token_machine
 from .spec import Constraint
 from .state import GrammarState
-from .token_trie import IntArray
-from .token_walk import TokenWalk
 from .vocabulary import Vocabulary
 
-_serial_numbers = itertools.count()
-_MOST_JUMPS = 4096
+_MOST_JUMPS: Final = 4096
+_MANY_CONFIGURATIONS: Final = 50_000
 
 
 class CompiledGrammar:
-    """What the constraint allows, state by state; `start()` makes the state of one request.
+    """What the constraint allows; `start()` makes the state of one request.
 
-    Nothing that it answers depends on earlier calls: rows and jumps are only kept for reuse.
+    Nothing that it answers depends on earlier calls: what it has worked out is only kept for reuse.
+    For any thread.
     """
 
     def __init__(
-        self, spec: Constraint, automaton: Automaton, vocabulary: Vocabulary, masks: MaskCache
+        self, spec: Constraint, program: Program, vocabulary: Vocabulary, seconds: float
     ) -> None:
-        self._spec = spec
-        self._automaton = automaton
-        self._vocabulary = vocabulary
-        self._walk = TokenWalk(vocabulary.trie, automaton)
-        self._distance, self._exact = tokens_to_accept(self._walk, vocabulary)
-        self._masks = masks
-        self._serial = next(_serial_numbers)
-        self._jumps: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        """seconds: how long it may take to set up; LimitExceeded where that is not enough."""
+        self.spec: Final = spec
+        self.vocabulary: Final = vocabulary
+        self._program = program
+        self._seconds = seconds
+        self.machine: TokenMachine = token_machine(program, vocabulary, seconds)
+        self._jumps: dict[tuple[int, int, tuple[int, ...]], list[int]] = {}
+        if self.machine.start == DEAD:
+            raise GrammarError("it accepts no text at all")
+        self.shortest: Final = self.machine.needed(self.machine.start)
+        """Fewest tokens that spell an accepted text of the fewest bytes, the end token not counted.
+        (A longer text may be spelled with fewer; it is not looked for.)"""
         if self.shortest >= NEVER:
             raise GrammarError("no sequence of this vocabulary's tokens spells an accepted text")
 
-    @property
-    def spec(self) -> Constraint:
-        return self._spec
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self._vocabulary
-
-    @property
-    def automaton(self) -> Automaton:
-        return self._automaton
-
-    @property
-    def num_states(self) -> int:
-        return self._automaton.num_states
-
-    @property
-    def shortest(self) -> int:
-        """Fewest tokens of any accepted output, the end token not counted.
-
-        For huge automata an upper bound of that, see `distance`; `is_shortest_exact` says which.
-        """
-        return int(self._distance[0])
-
-    @property
-    def is_shortest_exact(self) -> bool:
-        return self._exact
-
     def start(self) -> GrammarState:
-        return GrammarState(self)
+        # A machine grows with every text that it has not met. Its limit is there for one text; so
+        # that all of them together never come to it, new ones begin on a new machine.
+        if self.machine.num_configurations > _MANY_CONFIGURATIONS:
+            self.machine = token_machine(self._program, self.vocabulary, self._seconds)
+            self._jumps.clear()
+        return GrammarState(self, self.machine)
 
     def matches(self, text: bytes) -> bool:
         """Whether `text` is a whole accepted output."""
-        return self._automaton.accepts(text)
+        reached = self.machine.step(self.machine.start, text)
+        return reached != DEAD and self.machine.accepting(reached)
 
-    def needed(self, state: int) -> int:
-        """Fewest tokens (or the bound of `shortest`) from an automaton state to the end."""
-        return int(self._distance[state])
-
-    def row(self, state: int, budget: int | None) -> IntArray:
-        """The packed row of an automaton state, int32 [num_words], not to be written to.
-
-        budget: tokens that may still be produced, the next one included; None: any number.
-        """
-        key = (self._serial, state)
-        row = self._masks.get(key)
-        if row is None:
-            row = self._make_row(state, NEVER)
-            row.words.flags.writeable = False
-            self._masks.put(key, row)
-        if budget is None or budget > row.most_needed:
-            return row.words
-        return self._make_row(state, budget - 1).words
-
-    def _make_row(self, state: int, most_after: int) -> MaskRow:
-        return make_row(self._walk, self._vocabulary, self._distance, state, most_after)
-
-    def forced_tokens(self, state: int, tail_ids: Sequence[int]) -> list[int]:
-        """See `jump_forward`."""
-        if self._automaton.run_of[state] < 0:
-            return []
-        key = (state, tuple(tail_ids[-16:]))
+    def forced_tokens(
+        self, machine: TokenMachine, configuration: int, tail_ids: Sequence[int]
+    ) -> list[int]:
+        """See `jump_forward`. machine: of the state that asks."""
+        key = (id(machine), configuration, tuple(tail_ids[-16:]))
         if key not in self._jumps:
             if len(self._jumps) >= _MOST_JUMPS:
                 self._jumps.clear()
-            self._jumps[key] = forced_tokens(self._automaton, self._vocabulary, state, key[1])
+            found = forced_tokens(machine, self.vocabulary, configuration, key[2])
+            self._jumps[key] = found
         return list(self._jumps[key])

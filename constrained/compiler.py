@@ -1,39 +1,28 @@
 """From constraints to compiled grammars: cached, off the caller's thread, under limits.
 
-A constraint passes through lanes, each with threads of its own: two here, by steps that are
-counted, and the last in worker processes that can be killed. What passes the limits of one lane
-moves on to the next, so small constraints never wait behind large ones. The vocabulary never
-leaves this process.
+A constraint is tried for a moment in the first lane, and where that is not enough for as long as
+the limits say in the second; each lane has threads of its own, so small constraints never wait
+behind large ones. Every step of a compilation is counted by code of ours, which stops at a limit;
+no library that could run on is called.
 """
 
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from .compiled import CompiledGrammar
-from .errors import Exponential, GrammarError, LimitExceeded
+from .errors import GrammarError, LimitExceeded
 from .limits import CompileLimits
-from .lower import describe, lower
-from .masks import MaskCache
-from .spec import Constraint, JsonSchema, Regex
+from .lower import describe, described, lower
+from .pushdown.token_machine import warm_up
+from .spec import Constraint
 from .vocabulary import Vocabulary
-from .worker_pool import WorkerPool
 
-# The first lane takes some 20 ms for each; the second about as long as starting a worker does
-# (0.2 s). The times are stopgaps.
-_TINY: Final = CompileLimits(seconds=0.25, states=3_000)
-_SMALL: Final = CompileLimits(seconds=1.0, states=30_000)
-_SMALL_TEXT: Final = {Regex: 4_000, JsonSchema: 50_000}
-# Parsing is not counted: a class for which `re` is asked costs 15 ms when it is first seen. With
-# flags any class may be one, without them only odd ones are.
-_SMALL_CLASSES: Final = 100
-_SMALL_FLAGGED_CLASSES: Final = 10
-_THREADS_HERE: Final = 2
-_WORKERS: Final = 4
+_MOMENT: Final = 0.1  # seconds in the first lane
+_THREADS: Final = 2  # in each lane
 # A constraint that passed the limits is refused unseen for so long; not for ever, for a busy
 # machine can be to blame.
 _REFUSAL_SECONDS: Final = 60.0
@@ -41,9 +30,9 @@ _REFUSAL_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class _Lane:
-    """limits: of an attempt in this process; None where worker processes compile."""
+    """limits: of an attempt."""
 
-    limits: CompileLimits | None
+    limits: CompileLimits
     threads: ThreadPoolExecutor
 
 
@@ -55,7 +44,7 @@ class _Refusal:
 
 
 class GrammarCompiler:
-    """Compiles constraints for one vocabulary; for any thread. Close it to end its worker.
+    """Compiles constraints for one vocabulary; for any thread. Close it to end its threads.
 
     limits: of each single compilation; cache_size: compiled grammars kept, least recently used out,
     and as many refusals of what passed the limits, for a minute each.
@@ -76,15 +65,10 @@ class GrammarCompiler:
         self._refusals: OrderedDict[Constraint, _Refusal] = OrderedDict()
         self._in_flight: dict[Constraint, Future[CompiledGrammar]] = {}
         self._lock = threading.Lock()
-        self._masks = MaskCache()
-        self._workers = WorkerPool(self._limits)
-        self._lanes = (
-            _Lane(_least(_TINY, self._limits), _threads(_THREADS_HERE)),
-            _Lane(_least(_SMALL, self._limits), _threads(_THREADS_HERE)),
-            _Lane(None, _threads(_WORKERS)),
-        )
+        moment = replace(self._limits, seconds=min(_MOMENT, self._limits.seconds))
+        self._lanes = (_Lane(moment, _threads()), _Lane(self._limits, _threads()))
         self._closed = False
-        weakref.finalize(self, self._workers.close)
+        self._lanes[1].threads.submit(warm_up, vocabulary)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -117,15 +101,13 @@ class GrammarCompiler:
                 future.set_exception(refusal.kind(refusal.message))
                 return future
             self._in_flight[spec] = future
-            lane = 0 if _looks_small(spec) else len(self._lanes) - 1
-            self._lanes[lane].threads.submit(self._run, spec, future, lane)
+            self._lanes[0].threads.submit(self._run, spec, future, 0)
             return future
 
     def close(self) -> None:
-        """End the worker and the threads; compilations under way fail. May be called twice."""
+        """End the threads; what has not begun fails. May be called twice."""
         with self._lock:
             self._closed = True
-        self._workers.close()
         for lane in self._lanes:  # in order, for each hands on to the next
             lane.threads.shutdown(wait=True, cancel_futures=True)
         with self._lock:
@@ -138,7 +120,7 @@ class GrammarCompiler:
         try:
             grammar = self._compile(spec, self._lanes[lane].limits)
         except BaseException as error:  # goes to the waiting callers as it is
-            if isinstance(error, LimitExceeded) and not self._is_final(error, lane):
+            if isinstance(error, LimitExceeded) and self._lanes[lane].limits != self._limits:
                 self._lanes[lane + 1].threads.submit(self._run, spec, future, lane + 1)
                 return
             with self._lock:
@@ -155,10 +137,6 @@ class GrammarCompiler:
                 self._grammars.popitem(last=False)
         future.set_result(grammar)
 
-    def _is_final(self, error: LimitExceeded, lane: int) -> bool:
-        """Whether a later lane, which has larger limits, would refuse the constraint too."""
-        return isinstance(error, Exponential) or self._lanes[lane].limits in (None, self._limits)
-
     def _refuse_again(self, spec: Constraint, error: LimitExceeded) -> None:
         # As a recipe: one exception raised again and again would gather tracebacks.
         until = time.monotonic() + _REFUSAL_SECONDS
@@ -167,30 +145,11 @@ class GrammarCompiler:
         while len(self._refusals) > self._cache_size:
             self._refusals.popitem(last=False)
 
-    def _compile(self, spec: Constraint, limits: CompileLimits | None) -> CompiledGrammar:
-        try:
-            automaton = self._workers.lower(spec) if limits is None else lower(spec, limits)
-            return CompiledGrammar(spec, automaton, self._vocabulary, self._masks)
-        except GrammarError:
-            raise
-        except (MemoryError, RecursionError) as error:
-            raise LimitExceeded(f"{describe(spec)}: {type(error).__name__}") from error
+    def _compile(self, spec: Constraint, limits: CompileLimits) -> CompiledGrammar:
+        program = lower(spec, limits)
+        with described(spec):
+            return CompiledGrammar(spec, program, self._vocabulary, limits.seconds)
 
 
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="sapwood-grammar")
-
-
-def _least(a: CompileLimits, b: CompileLimits) -> CompileLimits:
-    """`a`, but no more than `b` allows; the memory is that of `b`, for it bounds workers only."""
-    return CompileLimits(min(a.seconds, b.seconds), min(a.states, b.states), b.memory_mb)
-
-
-def _looks_small(spec: Constraint) -> bool:
-    """Whether what is not counted (parsing) is quick, so that trying it here costs little."""
-    if isinstance(spec, Regex):
-        most = _SMALL_FLAGGED_CLASSES if "(?" in spec.pattern else _SMALL_CLASSES
-        return len(spec.pattern) <= _SMALL_TEXT[Regex] and spec.pattern.count("[") <= most
-    if isinstance(spec, JsonSchema):
-        return len(spec.schema) <= _SMALL_TEXT[JsonSchema]
-    return True
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="sapwood-grammar")

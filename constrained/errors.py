@@ -3,8 +3,7 @@
 ValueError
 └── GrammarError          the constraint cannot be used; the message says where and why
     ├── Unsupported       valid, but a keyword or construct that we do not honour
-    └── LimitExceeded     compiling it would take too long, too many states or too much memory
-        └── Exponential   the automaton grows exponentially: no larger limit would help
+    └── LimitExceeded     it takes too long, or too many states, to compile or to use
 """
 
 
@@ -17,8 +16,4 @@ class Unsupported(GrammarError):
 
 
 class LimitExceeded(GrammarError):
-    """Compiling the constraint passed a limit of time, states or memory."""
-
-
-class Exponential(LimitExceeded):
-    """The automaton grows exponentially with the constraint."""
+    """Compiling or using the constraint passed a limit of time or states."""

@@ -1,4 +1,4 @@
-"""Turning text that the automaton forces into the tokens that the tokenizer itself would choose.
+"""Turning text that the machine forces into the tokens that the tokenizer itself would choose.
 
 Forced text may be appended without a forward pass, but only as tokens that the model would have
 seen in training: the boundary to what came before must be reproduced by the tokenizer, and tokens
@@ -8,27 +8,27 @@ that what comes next may still change are held back. Where that is not sure, not
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .automaton import Automaton
-from .vocabulary import Encode, Vocabulary
+from .pushdown.token_machine import TokenMachine
+from .vocabulary import Vocabulary
 
 _LONGEST_TAIL: Final = 16
-_MOST_PROBES: Final = 12
-# Next bytes that pull a tokenizer in different directions: letters, digits, blanks, punctuation.
-_TELLING_BYTES: Final = b"aesn A0 \"\\,.}]:-_\n'/<("
+_MOST_PROBES: Final = 4
+# Next bytes that pull a tokenizer in different directions: a letter, a digit, a blank, punctuation.
+_TELLING_BYTES: Final = b'a0 "\nA-('
 
 
 def forced_tokens(
-    automaton: Automaton, vocabulary: Vocabulary, state: int, tail_ids: Sequence[int]
+    machine: TokenMachine, vocabulary: Vocabulary, state: int, tail_ids: Sequence[int]
 ) -> list[int]:
     """Tokens that must come next after `tail_ids`, the last tokens of prompt and output.
 
     Their bytes are a prefix of the forced bytes of `state`. Empty where nothing is forced or the
     tokenizer's choice is not sure.
     """
-    forced, end = automaton.forced(state)
+    forced, end = machine.forced(state)
     if not forced or vocabulary.encode is None:
         return []
-    ends_here = automaton.is_end(end)
+    ends_here = machine.is_end(end)
     for tail in _tails(vocabulary, tail_ids):
         before = b"".join(vocabulary.token_bytes[token] or b"" for token in tail)
         text = _whole_characters(before + forced)
@@ -38,7 +38,7 @@ def forced_tokens(
         if len(ids) >= len(tail) and ids[: len(tail)] == tail:
             new = ids[len(tail) :]
             if not ends_here:
-                kept = _settled(automaton, vocabulary.encode, before + forced, text, ids, end)
+                kept = _settled(machine, vocabulary, before + forced, text, ids, end)
                 new = ids[len(tail) : kept]
             return _spelling(vocabulary, new, forced)
     return []
@@ -71,31 +71,23 @@ def _whole_characters(text: bytes) -> str | None:
 
 
 def _settled(
-    automaton: Automaton, encode: Encode, known: bytes, text: str, ids: list[int], end: int
+    machine: TokenMachine, vocabulary: Vocabulary, known: bytes, text: str, ids: list[int], end: int
 ) -> int:
-    """How many of `ids`, the tokens of `text`, stay whatever follows.
+    """How many of `ids`, the tokens of `text`, stay whatever follows `known`, which begins with it.
 
-    Held back are the last token, all tokens of the run of like characters at the end (a word that
-    may go on) and of the blanks before it, and what changes when any of a few possible next bytes
-    is put after it.
+    They stay up to a place that no token could lie across: then what the tokenizer makes of the
+    text before it does not depend on what comes after, but for the blanks at which it splits texts
+    into words; so that is tried with a few possible continuations.
     """
-    settled = len(ids) - 1
-    word = len(text)
-    while word and _like(text[word - 1]) == _like(text[-1]):
-        word -= 1
-    while word and text[word - 1].isspace():
-        word -= 1
-    prefix = encode(text[:word]) if word else []
-    settled = min(settled, _common(ids, prefix))
-    for following in _probes(automaton, end):
+    settled, place = len(ids), len(text.encode())
+    while settled and machine.crosses(end, known, place):
+        settled -= 1
+        place -= len(vocabulary.token_bytes[ids[settled]] or b"")
+    for following in _probes(machine, end):
         longer = _whole_characters(known + following)
-        if longer is not None and settled > 0:
-            settled = min(settled, _common(ids, encode(longer)))
+        if longer is not None and settled > 0 and vocabulary.encode is not None:
+            settled = min(settled, _common(ids, vocabulary.encode(longer)))
     return settled
-
-
-def _like(char: str) -> int:
-    return 0 if char.isspace() else 1 if char.isalpha() else 2 if char.isnumeric() else 3
 
 
 def _common(a: list[int], b: list[int]) -> int:
@@ -105,19 +97,19 @@ def _common(a: list[int], b: list[int]) -> int:
     return min(len(a), len(b))
 
 
-def _probes(automaton: Automaton, state: int) -> list[bytes]:
+def _probes(machine: TokenMachine, state: int) -> list[bytes]:
     """Some texts that may follow `state`, each a whole character or a forced run."""
-    allowed = automaton.next_bytes(state).tolist()
+    allowed = machine.next_bytes(state)
     chosen = [byte for byte in dict.fromkeys(_TELLING_BYTES) if byte in allowed]
-    chosen = list(dict.fromkeys([*allowed[:1], *allowed[-1:], *chosen]))[:_MOST_PROBES]
+    chosen = list(dict.fromkeys([*chosen, *allowed[:1], *allowed[-1:]]))[:_MOST_PROBES]
     probes: list[bytes] = []
     for byte in chosen:
         text = bytes([byte])
-        here = automaton.step(state, text)
+        here = machine.step(state, text)
         while byte >= 0xC0 and _whole_characters(text) is None:  # the rest of the character
-            text += bytes([int(automaton.next_bytes(here)[0])])
-            here = automaton.step(state, text)
-        forced, _ = automaton.forced(here)
+            text += bytes([machine.next_bytes(here)[0]])
+            here = machine.step(state, text)
+        forced, _ = machine.forced(here)
         probes.append(text + forced)
     return probes
 

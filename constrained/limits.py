@@ -10,17 +10,15 @@ from .errors import GrammarError, LimitExceeded
 class CompileLimits:
     """Bounds of one compilation.
 
-    seconds: wall time, after which the compilation is killed;
-    states: automaton states (of the parts and of the result);
-    memory_mb: MiB that a compilation in the worker process may add to what Python needs.
+    seconds: wall time, after which it is refused;
+    states: states of the machine before it runs, which bounds its memory.
     """
 
-    seconds: float = 20.0
-    states: int = 200_000
-    memory_mb: int = 1024
+    seconds: float = 2.0
+    states: int = 400_000
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "states", "memory_mb"):
+        for name in ("seconds", "states"):
             if not getattr(self, name) > 0:
                 raise GrammarError(f"limit {name} must be positive, not {getattr(self, name)!r}")
 
@@ -36,7 +34,7 @@ class Meter:
     def add(self, states: int = 1) -> None:
         self.states += states
         if self.states > self.limits.states:
-            raise LimitExceeded(f"it needs more than {self.limits.states} automaton states")
+            raise LimitExceeded(f"it needs more than {self.limits.states} states")
         if not self.states & 127:
             self.check_time()
 

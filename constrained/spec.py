@@ -6,10 +6,16 @@ Constraints cross process borders and are cache keys, so they hold plain text on
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn, get_args
 
 from .errors import GrammarError
-from .regex_sets import check_syntax
+from .grammars import gbnf, lark, tags
+from .regexes.syntax import check_syntax
+
+Whitespace = Literal["spaced", "compact", "flexible"]
+KeyOrder = Literal["schema", "any"]
+WHITESPACE: Final = get_args(Whitespace)
+KEY_ORDERS: Final = get_args(KeyOrder)
 
 
 @dataclass(frozen=True)
@@ -52,20 +58,39 @@ class Choice:
 
 @dataclass(frozen=True)
 class JsonSchema:
-    """The output is JSON text that validates against `schema` (JSON text of a 2020-12 schema).
+    """The output is JSON text that validates against `schema` (JSON text; drafts 4 to 2020-12).
 
-    Build it with `JsonSchema.of`, so that equal schemas are equal keys. The order of properties
-    is kept: it is the order in which they are generated.
+    Build it with `JsonSchema.of`, so that equal schemas are equal keys.
+
+    whitespace: "spaced", one space after each ',' and ':' and nowhere else, as `json.dumps` writes
+    it; "compact", none; "flexible", between any two signs nothing, a space, or a line break and an
+    indent. key_order: "schema", properties in the schema's order, others after them; "any".
+    integer_fraction: 1.0 may be written for the integer 1.
     """
 
     schema: str
+    whitespace: Whitespace = "spaced"
+    key_order: KeyOrder = "schema"
+    integer_fraction: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.schema, str):
             raise GrammarError("JsonSchema holds JSON text; use JsonSchema.of for other values")
+        for name, allowed in (("whitespace", WHITESPACE), ("key_order", KEY_ORDERS)):
+            if getattr(self, name) not in allowed:
+                raise GrammarError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
+        if not isinstance(self.integer_fraction, bool):
+            raise GrammarError(f"integer_fraction is a bool, not {self.integer_fraction!r}")
 
     @classmethod
-    def of(cls, schema: Mapping[str, object] | str | bool) -> "JsonSchema":
+    def of(
+        cls,
+        schema: Mapping[str, object] | str | bool,
+        *,
+        whitespace: Whitespace = "spaced",
+        key_order: KeyOrder = "schema",
+        integer_fraction: bool = False,
+    ) -> "JsonSchema":
         """A schema as a dict, a bool or JSON text; raises GrammarError where it is not JSON."""
         value = parse_json(schema) if isinstance(schema, str) else schema
         if not isinstance(value, Mapping | bool):
@@ -74,10 +99,99 @@ class JsonSchema:
             text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise GrammarError(f"the JSON schema is not JSON: {error}") from error
-        return cls(text)
+        return cls(text, whitespace, key_order, integer_fraction)
 
 
-Constraint = Regex | Choice | JsonSchema
+@dataclass(frozen=True)
+class Ebnf:
+    """The output is a text of rule `root` of a grammar in GBNF, see `gbnf`."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _refuse_other_than_text(self.text, "an EBNF grammar")
+
+    def check(self) -> None:
+        """Raises GrammarError where it is no grammar. Quick: what only compiling finds (a limit, a
+        schema or regex within that we do not honour) it does not."""
+        gbnf.parse(self.text)
+
+
+@dataclass(frozen=True)
+class Lark:
+    """The output is a text of rule `start` of a grammar in the notation of Lark, see `lark`."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _refuse_other_than_text(self.text, "a Lark grammar")
+
+    def check(self) -> None:
+        """As that of `Ebnf`."""
+        lark.parse(self.text)
+
+
+@dataclass(frozen=True)
+class StructuralTag:
+    """The output is free text with constrained parts, as a structural tag (JSON text) says.
+
+    Build it with `StructuralTag.of`, so that equal tags are equal keys.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise GrammarError("StructuralTag holds JSON text; use StructuralTag.of for a mapping")
+
+    @classmethod
+    def of(cls, tag: Mapping[str, object] | str) -> "StructuralTag":
+        """A structural tag as a dict or JSON text; raises GrammarError where it is not JSON."""
+        value = tags.parse_json(tag) if isinstance(tag, str) else tag
+        if not isinstance(value, Mapping):
+            raise GrammarError(f"a structural tag is an object, not {value!r}")
+        try:
+            return cls(tags.json_text(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GrammarError(f"the structural tag is not JSON: {error}") from error
+
+    def check(self) -> None:
+        """As that of `Ebnf`."""
+        tags.parse(self.text)
+
+
+@dataclass(frozen=True)
+class Union:
+    """The output satisfies at least one of `options` (one at least)."""
+
+    options: tuple["Constraint", ...]
+
+    def __post_init__(self) -> None:
+        given: object = self.options
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise GrammarError(f"options of a union are a sequence of constraints, not {given!r}")
+        options = tuple(given)
+        object.__setattr__(self, "options", options)
+        if not options:
+            raise GrammarError("a union needs at least one option")
+        for option in options:
+            if not isinstance(option, Constraint):
+                raise GrammarError(f"an option of a union is a constraint, not {option!r}")
+
+    def check(self) -> None:
+        """Checks each option."""
+        for option in self.options:
+            if not isinstance(option, Choice | JsonSchema):
+                option.check()
+
+
+GrammarConstraint = Ebnf | Lark | StructuralTag | Union
+Constraint = Regex | Choice | JsonSchema | GrammarConstraint
+
+
+def _refuse_other_than_text(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise GrammarError(f"{what} is a string, not {type(text).__name__}")
 
 
 def parse_json(text: str) -> object:

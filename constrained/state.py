@@ -6,22 +6,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .distance import NEVER
-from .errors import GrammarError
+from .errors import GrammarError, LimitExceeded
+from .pushdown.machine import DEAD
+from .pushdown.native import NativeTokenMachine, fill_rows
 
 if TYPE_CHECKING:
     from .compiled import CompiledGrammar
+    from .pushdown.token_machine import TokenMachine
 
 
 class GrammarState:
     """The position of one output in a `CompiledGrammar`; written by `accept` and `rollback`."""
 
-    __slots__ = ("_ended", "_grammar", "_history")
+    __slots__ = ("_ended", "_failure", "_grammar", "_history", "_machine")
 
-    def __init__(self, grammar: "CompiledGrammar") -> None:
+    def __init__(self, grammar: "CompiledGrammar", machine: "TokenMachine") -> None:
         self._grammar = grammar
-        self._history = [0]  # the automaton state after each accepted token, the start first
+        self._machine = machine
+        self._history = [machine.start]  # and the configuration after each accepted token
         self._ended = False
+        self._failure: GrammarError | None = None  # why no row could be made
 
     @property
     def grammar(self) -> "CompiledGrammar":
@@ -30,17 +34,18 @@ class GrammarState:
     @property
     def can_finish(self) -> bool:
         """Whether the output so far is accepted: an end token is allowed, stop strings apply."""
-        return bool(self._grammar.automaton.accepting[self._history[-1]])
+        return self._machine.accepting(self._history[-1])
 
     @property
     def is_finished(self) -> bool:
         """Whether an end token was taken, or nothing but the end is possible."""
-        return self._ended or self._grammar.automaton.is_end(self._history[-1])
+        return self._ended or self._machine.is_end(self._history[-1])
 
     @property
     def shortest(self) -> int:
-        """Fewest tokens that complete the output from here, the end token not counted."""
-        return 0 if self._ended else self._grammar.needed(self._history[-1])
+        """Fewest tokens that complete the output from here, the end token not counted; see
+        `CompiledGrammar.shortest`."""
+        return 0 if self._ended else self._machine.needed(self._history[-1])
 
     def fill_mask(self, row: NDArray[np.int32], budget: int | None = None) -> None:
         """Write the allowed tokens into `row`; does not change the state.
@@ -57,13 +62,16 @@ class GrammarState:
                 f"a mask row is int32 [{self._grammar.vocabulary.num_words}], "
                 f"not {row.dtype} {list(row.shape)}"
             )
-        if self._ended:
-            row.fill(0)
-            return
-        row[:] = self._grammar.row(self._history[-1], budget)
+        fill_masks((self,), (budget,), row[None], (0,))
 
     def accept(self, token: int) -> bool:
-        """Advance by one token; False, with the state unchanged, where it is not allowed."""
+        """Advance by one token; False, with the state unchanged, where it is not allowed.
+
+        Raises LimitExceeded where the machine has grown past its limits, as soon as a row was
+        wanted that could not be made.
+        """
+        if self._failure is not None:
+            raise self._failure
         vocabulary = self._grammar.vocabulary
         if self._ended or not 0 <= token < vocabulary.size:
             return False
@@ -74,11 +82,8 @@ class GrammarState:
             self._ended = True
             self._history.append(here)
             return True
-        text = vocabulary.token_bytes[token]
-        if text is None:
-            return False
-        reached = self._grammar.automaton.step(here, text)
-        if reached < 0 or self._grammar.needed(reached) >= NEVER:
+        reached = self._machine.accept(here, token)
+        if reached == DEAD:
             return False
         self._history.append(reached)
         return True
@@ -93,7 +98,7 @@ class GrammarState:
 
     def snapshot(self) -> "GrammarState":
         """A state of its own at this position, for looking ahead; it cannot go back behind it."""
-        copy = GrammarState(self._grammar)
+        copy = GrammarState(self._grammar, self._machine)
         copy._history = self._history[-1:]
         copy._ended = self._ended
         return copy
@@ -108,13 +113,66 @@ class GrammarState:
         """
         if self._ended:
             return []
-        tokens = self._grammar.forced_tokens(self._history[-1], tail_ids)
+        tokens = self._grammar.forced_tokens(self._machine, self._history[-1], tail_ids)
         if budget is None:
             return tokens
         fitting, state = 0, self._history[-1]
         for count, token in enumerate(tokens, start=1):
             text = self._grammar.vocabulary.token_bytes[token] or b""
-            state = self._grammar.automaton.step(state, text)
-            if count + self._grammar.needed(state) <= budget:
+            state = self._machine.step(state, text)
+            if count + self._machine.needed(state) <= budget:
                 fitting = count
         return tokens[:fitting]
+
+
+def fill_masks(
+    states: Sequence[GrammarState],
+    budgets: Sequence[int | None],
+    rows: NDArray[np.int32],
+    places: Sequence[int],
+) -> None:
+    """`fill_mask` of every state i into rows[places[i]], in as few calls as can be.
+
+    rows: int32 [any, num_words]. Never raises for a single state's sake: where a row cannot be made
+    it allows the end tokens only, and that state's next `accept` says why.
+    """
+    going: list[tuple[GrammarState, NativeTokenMachine, int | None, int]] = []
+    for state, budget, place in zip(states, budgets, places, strict=True):
+        if type(state) is not GrammarState:  # its rows are its own
+            state.fill_mask(rows[place], budget)
+        elif state._ended or state._failure is not None:
+            _allow_end(state, rows[place])
+        elif isinstance(machine := state._machine, NativeTokenMachine):
+            going.append((state, machine, budget, place))
+        else:
+            try:
+                machine.fill(state._history[-1], budget, rows[place])
+            except LimitExceeded as error:
+                _fail(state, error, rows[place])
+    while going:
+        failed = fill_rows(
+            [machine for _, machine, _, _ in going],
+            [state._history[-1] for state, _, _, _ in going],
+            [budget for _, _, budget, _ in going],
+            rows,
+            [place for _, _, _, place in going],
+        )
+        if failed is None:
+            return
+        index, why = failed
+        state, _, _, place = going[index]
+        _fail(state, why, rows[place])
+        going = going[index + 1 :]
+
+
+def _fail(state: GrammarState, error: GrammarError, row: NDArray[np.int32]) -> None:
+    state._failure = error
+    _allow_end(state, row)
+
+
+def _allow_end(state: GrammarState, row: NDArray[np.int32]) -> None:
+    """Nothing after the end; else, so that a choice can be made at all, end tokens."""
+    row.fill(0)
+    if not state._ended:
+        for token in state._grammar.vocabulary.eos_ids:
+            row.view(np.uint32)[token // 32] |= np.uint32(1 << token % 32)

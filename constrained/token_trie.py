@@ -37,6 +37,12 @@ class TokenTrie:
     def num_nodes(self) -> int:
         return len(self.byte)
 
+    def child(self, node: int, byte: int) -> int:
+        """Where a byte leads from a node; -1: nowhere."""
+        first, last = self.first_child[node : node + 2].tolist()
+        found = np.flatnonzero(self.byte[first:last] == byte)
+        return first + int(found[0]) if len(found) else -1
+
 
 def build_trie(token_bytes: Sequence[bytes | None]) -> TokenTrie:
     """The trie of all tokens that have bytes (None and b"" are left out)."""

@@ -54,6 +54,11 @@ class Vocabulary:
         """What single tokens spell."""
         return frozenset(text for text in self.token_bytes if text)
 
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token."""
+        return max(map(len, self.spelled), default=0)
+
     @classmethod
     def from_tokenizer(
         cls,

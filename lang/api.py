@@ -43,16 +43,18 @@ def gen(
     choices: Sequence[str] | None = None,
     choices_method: ChoicesMethod | None = None,
     regex: str | None = None,
-    json_schema: str | Mapping[str, Any] | type | None = None,
+    json_schema: str | Mapping[str, Any] | type | JsonSchema | None = None,
     repetition_penalty: float | None = None,
     seed: int | None = None,
     logit_bias: Mapping[int, float] | None = None,
+    constraint: Constraint | None = None,
 ) -> Node:
     """Generate text and keep it as variable `name`; None stands for the run's own default.
 
     At most one of `dtype` (int, float, bool, str), `regex`, `json_schema` (JSON text, a dict or a
-    pydantic model) and `choices` constrains the text. With int and float a blank or newline ends
-    it, and the value is the number alone. `choices` is `select`, and takes no sampling options.
+    pydantic model), `constraint` (a `Lark` grammar, say) and `choices` constrains the text. With
+    int and float a blank or newline ends it, and the value is the number alone. `choices` is
+    `select`, and takes no sampling options.
     The value is text, or a list of `n` texts, of which the first is appended to the program's.
     Raises InvalidRequest, naming the argument; one that only disagrees with the run's defaults
     (`min_tokens` above their `max_new_tokens`) is refused when it is added to a state.
@@ -80,7 +82,13 @@ def gen(
         return_text_in_logprobs=return_text_in_logprobs,
     )
     _check_name(name)
-    constraints = {"dtype": dtype, "choices": choices, "regex": regex, "json_schema": json_schema}
+    constraints = {
+        "dtype": dtype,
+        "choices": choices,
+        "regex": regex,
+        "json_schema": json_schema,
+        "constraint": constraint,
+    }
     given = [key for key, value in constraints.items() if value is not None]
     if len(given) > 1:
         raise InvalidRequest(f"{' and '.join(given)} cannot go together", field=given[1])
@@ -90,7 +98,10 @@ def gen(
         raise InvalidRequest("choices_method needs choices", field="choices_method")
     added_stop = _NUMBER_STOPS if dtype in (int, float, "int", "float") else ()
     sampling.check(added_stop)
-    return Gen(name, sampling, _constraint(dtype, regex, json_schema), added_stop, _caller())
+    if constraint is not None and not isinstance(constraint, Constraint):
+        raise InvalidRequest(f"constraint: {constraint!r} is no constraint", field="constraint")
+    found = constraint or _constraint(dtype, regex, json_schema)
+    return Gen(name, sampling, found, added_stop, _caller())
 
 
 def gen_int(
@@ -182,11 +193,13 @@ def _choose(
 def _constraint(
     dtype: type | str | None,
     regex: str | None,
-    json_schema: str | Mapping[str, Any] | type | None,
+    json_schema: str | Mapping[str, Any] | type | JsonSchema | None,
 ) -> Constraint | None:
     try:
         if dtype is not None:
             return dtype_constraint(dtype)
+        if isinstance(json_schema, JsonSchema):
+            return json_schema
         if json_schema is not None:
             return JsonSchema.of(_schema(json_schema))
     except ValueError as error:

@@ -6,8 +6,8 @@ Owns: what one chosen token does to one Request. Knows no page, no batch and no 
 
 from collections.abc import Sequence
 
-from ..constrained import GrammarState
-from .errors import EngineError
+from ..constrained import GrammarError, GrammarState
+from .errors import EngineError, InvalidRequest
 from .protocol import FinishKind, FinishReason
 from .request import Request
 
@@ -79,7 +79,7 @@ class Advancer:
 
     def _take(self, request: Request, token: int, *, forced: bool = False) -> int:
         """Returns how many bytes `token` added to the output."""
-        if request.grammar is not None and not request.grammar.accept(token):
+        if request.grammar is not None and not self._accept(request.grammar, token):
             raise EngineError(f"the grammar refused token {token}, which its own mask allowed")
         request.tokens.append(token)
         request.forced.append(forced)
@@ -87,6 +87,13 @@ class Advancer:
         data = self._bytes(request, token)
         request.output_bytes += data
         return len(data)
+
+    @staticmethod
+    def _accept(grammar: GrammarState, token: int) -> bool:
+        try:
+            return grammar.accept(token)
+        except GrammarError as error:
+            raise InvalidRequest(f"the constraint: {error}") from error
 
     def _bytes(self, request: Request, token: int) -> bytes:
         data = self._token_bytes[token]

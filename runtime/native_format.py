@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ..constrained.errors import GrammarError
-from ..constrained.spec import Choice, Constraint, JsonSchema, Regex
+from ..constrained.spec import (
+    Choice,
+    Constraint,
+    Ebnf,
+    JsonSchema,
+    Lark,
+    Regex,
+    StructuralTag,
+)
 from .errors import InvalidRequest
 from .protocol import Chunk, FinishReason, LogprobOptions, SamplingParams, TokenLogprob
 
@@ -81,18 +89,24 @@ def _choice(value: Any) -> Constraint:
     return Choice(_items("choices", value))
 
 
-def _json_schema(value: Any) -> Constraint:
-    return JsonSchema.of(value)
-
-
-_CONSTRAINTS: Final[dict[str, Callable[[Any], Constraint]]] = {
+_CONSTRAINTS: Final[dict[str, Callable[..., Constraint]]] = {
     "regex": _regex,
     "choices": _choice,
-    "json_schema": _json_schema,
+    "json_schema": JsonSchema.of,
+    "ebnf": Ebnf,
+    "lark": Lark,
+    "structural_tag": StructuralTag.of,
 }
 
+JSON_OPTIONS: Final = {
+    "json_whitespace": "whitespace",
+    "json_key_order": "key_order",
+    "json_integer_fraction": "integer_fraction",
+}
+"""Name in the dict, beside `json_schema` -> name in JsonSchema."""
+
 # Named so that the answer can be clearer than "unknown"; null asks for nothing.
-_UNSUPPORTED: Final = frozenset({"ebnf", "structural_tag", "custom_params", "beam_width"})
+_UNSUPPORTED: Final = frozenset({"custom_params", "beam_width"})
 
 # Tells slow tokenizers whether to put spaces around special tokens. Ours is fast and puts none
 # where the tokens hold none, whatever this says; SGLang's programs always send it.
@@ -102,8 +116,9 @@ _WITHOUT_MEANING: Final = "spaces_between_special_tokens"
 def sampling_from_dict(values: Mapping[str, Any]) -> SamplingParams:
     """SamplingParams from SGLang's names; null stands for the default.
 
-    `stop` and `stop_regex` are a text or a list. At most one of `regex`, `choices` and
-    `json_schema` (text or object). Raises InvalidRequest that names the key.
+    `stop` and `stop_regex` are a text or a list. At most one of `regex`, `choices`,
+    `json_schema` (text or object; beside it the JSON_OPTIONS may stand), `ebnf`, `lark` and
+    `structural_tag` (text or object). Raises InvalidRequest that names the key.
     """
     if not isinstance(values, Mapping):
         raise InvalidRequest(
@@ -124,8 +139,15 @@ def sampling_from_dict(values: Mapping[str, Any]) -> SamplingParams:
         raise InvalidRequest(
             f"{named[1]}: it cannot be used together with {named[0]}", field=named[1]
         )
+    options = [name for name in JSON_OPTIONS if name in given]
+    if options and named != ["json_schema"]:
+        raise InvalidRequest(
+            f"{options[0]}: it goes with json_schema, and with it alone", field=options[0]
+        )
     for name in named:
-        fields["constraint"] = _constraint(name, given[name])
+        fields["constraint"] = _constraint(
+            name, given[name], {option: given[option] for option in options}
+        )
     try:
         return SamplingParams(**fields)
     except InvalidRequest as error:
@@ -158,22 +180,25 @@ def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
 
 
 def _check_name(name: str, is_given: bool) -> None:
-    if name in _FIELDS or name in _CONSTRAINTS or name == _WITHOUT_MEANING:
+    if name in _FIELDS or name in _CONSTRAINTS or name in JSON_OPTIONS:
+        return
+    if name == _WITHOUT_MEANING:
         return
     if name in _UNSUPPORTED:
         if is_given:
             raise InvalidRequest(f"{name}: it is not supported", field=name)
         return
-    near = difflib.get_close_matches(str(name), [*_FIELDS, *_CONSTRAINTS], n=1)
+    near = difflib.get_close_matches(str(name), [*_FIELDS, *_CONSTRAINTS, *JSON_OPTIONS], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InvalidRequest(f"{name}: unknown sampling parameter{hint}", field=str(name))
 
 
-def _constraint(name: str, value: Any) -> Constraint:
+def _constraint(name: str, value: Any, options: Mapping[str, Any]) -> Constraint:
     try:
-        return _CONSTRAINTS[name](value)
+        return _CONSTRAINTS[name](value, **{JSON_OPTIONS[key]: options[key] for key in options})
     except GrammarError as error:
-        raise InvalidRequest(f"{name}: {error}", field=name) from error
+        field = next((key for key in options if JSON_OPTIONS[key] in str(error)), name)
+        raise InvalidRequest(f"{field}: {error}", field=field) from error
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constrained import GrammarState, fill_masks
 from ..kernels.llama_step import LlamaStep, StepInputs, StepOutputs
 from .backend import Flight
 from .batch import Batch, Sampling, Span, SpanResult, StepResult, join_tokens
@@ -139,6 +140,7 @@ class NativeRunner:
     def _greedy_masks(self, rows: Sequence[_Row]) -> list[Int32Array | None]:
         """What the greedy rows may choose from; None: everything, or the sampler sees to it."""
         masks: list[Int32Array | None] = [None] * len(rows)
+        limited: list[tuple[int, GrammarState, int | None]] = []
         if len(self._masks) < len(rows):
             self._masks = np.empty((len(rows), self._masks.shape[1]), np.int32)
         for i, row in enumerate(rows):
@@ -147,13 +149,17 @@ class NativeRunner:
                 continue
             if sampling.grammar is None and not sampling.banned:
                 continue
-            mask = self._masks[i]
+            masks[i] = self._masks[i]
             if sampling.grammar is not None:
-                sampling.grammar.fill_mask(mask, sampling.budget)
+                limited.append((i, sampling.grammar, sampling.budget))
             else:
-                mask[:] = -1
-            ban(mask, sampling.banned)
-            masks[i] = mask
+                self._masks[i] = -1
+        if limited:
+            places, grammars, budgets = zip(*limited, strict=True)
+            fill_masks(grammars, budgets, self._masks, places)
+        for mask, row in zip(masks, rows, strict=True):
+            if mask is not None and row.sampling is not None:
+                ban(mask, row.sampling.banned)
         return masks
 
     def _room(self, count: int) -> Floats:

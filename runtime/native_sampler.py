@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constrained import fill_masks
 from ..kernels.sample import native_cpu
 from ..kernels.sample.native_cpu import Bias, Limits, Logprobs, Masks, Ragged
 from .batch import Penalties as RowPenalties
@@ -75,13 +76,11 @@ class NativeSampler:
         if len(self._masks) < len(rows):
             self._masks = np.empty((len(rows), self._masks.shape[1]), np.int32)
         mask_rows = np.full(len(rows), -1, np.int32)
-        count = 0
-        for row, sampling in enumerate(rows):
-            if sampling.grammar is not None:
-                sampling.grammar.fill_mask(self._masks[count], sampling.budget)
-                mask_rows[row] = count
-                count += 1
-        return Masks(self._masks[:count], mask_rows)
+        limited = [(row, s.grammar, s.budget) for row, s in enumerate(rows) if s.grammar]
+        places, grammars, budgets = zip(*limited, strict=True)
+        fill_masks(grammars, budgets, self._masks, range(len(limited)))
+        mask_rows[list(places)] = np.arange(len(limited))
+        return Masks(self._masks[: len(limited)], mask_rows)
 
 
 def _limits(rows: Sequence[Sampling]) -> Limits:

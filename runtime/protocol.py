@@ -15,8 +15,11 @@ from typing import Any, Literal
 # Passed on to `lang` and `server`, which import the runtime only.
 from ..constrained.spec import Choice as Choice
 from ..constrained.spec import Constraint as Constraint
+from ..constrained.spec import Ebnf as Ebnf
 from ..constrained.spec import JsonSchema as JsonSchema
+from ..constrained.spec import Lark as Lark
 from ..constrained.spec import Regex as Regex
+from ..constrained.spec import StructuralTag as StructuralTag
 from ..constrained.spec import dtype_constraint as dtype_constraint
 from .errors import InvalidRequest
 

@@ -9,17 +9,20 @@ from typing import Any
 from ..runtime.errors import InvalidRequest
 from ..runtime.protocol import (
     Constraint,
+    Ebnf,
     GenerateRequest,
     Ids,
     JsonSchema,
+    Lark,
     LogprobOptions,
     Prompt,
     Regex,
     SamplingParams,
+    StructuralTag,
     as_prompt,
 )
 from .generations import FieldNames, in_callers_words
-from .openai_schema import ChatRequest, CompletionRequest, SamplingFields
+from .openai_schema import ChatRequest, CompletionRequest, ResponseFormat, SamplingFields
 
 RESPONSE_SCHEMA = "response_format.json_schema.schema"
 COMPLETION_MAX_TOKENS = 16
@@ -70,6 +73,10 @@ def _constraints(body: SamplingFields) -> dict[str, Constraint]:
         found["regex"] = Regex(body.regex)
     if body.json_schema is not None:
         found["json_schema"] = _schema("json_schema", body.json_schema)
+    if body.ebnf is not None:
+        found["ebnf"] = Ebnf(body.ebnf)
+    if body.lark is not None:
+        found["lark"] = Lark(body.lark)
     wanted = body.response_format
     if wanted is not None:
         if (wanted.type == "json_schema") != (wanted.json_schema is not None):
@@ -77,15 +84,28 @@ def _constraints(body: SamplingFields) -> dict[str, Constraint]:
                 'response_format.json_schema: belongs to type "json_schema", and to it alone',
                 field="response_format.json_schema",
             )
-        if wanted.type == "json_object":  # needs recursion, which a grammar here has not yet
-            raise InvalidRequest(
-                'response_format.type: "json_object" (any JSON object) is not supported yet; '
-                'say which object by "json_schema"',
-                field="response_format.type",
-            )
+        if wanted.type == "json_object":
+            found["response_format.type"] = JsonSchema.of({"type": "object"})
+        found |= _structural_tag(wanted)
         if wanted.json_schema is not None:
             found[RESPONSE_SCHEMA] = _schema(RESPONSE_SCHEMA, wanted.json_schema.schema_)
     return found
+
+
+def _structural_tag(wanted: ResponseFormat) -> dict[str, Constraint]:
+    names = ("structures", "triggers", "format")
+    given = {name: value for name in names if (value := getattr(wanted, name)) is not None}
+    if wanted.type != "structural_tag":
+        if given:
+            field = f"response_format.{next(iter(given))}"
+            raise InvalidRequest(f'{field}: belongs to type "structural_tag"', field=field)
+        return {}
+    try:
+        tag = StructuralTag.of({"type": "structural_tag", **given})
+        tag.check()
+    except ValueError as error:
+        raise InvalidRequest(f"response_format: {error}", field="response_format") from None
+    return {"response_format": tag}
 
 
 def field_names(body: SamplingFields) -> FieldNames:
@@ -95,10 +115,14 @@ def field_names(body: SamplingFields) -> FieldNames:
         names["prompt"] = "messages"
         is_old = body.max_tokens is not None and body.max_completion_tokens is None
         names["max_tokens"] = "max_tokens" if is_old else "max_completion_tokens"
-    if body.regex is not None:
-        names["constraint"] = "regex"
-    elif body.json_schema is not None:
-        names["constraint"] = "json_schema"
+    own = [
+        name for name in ("regex", "json_schema", "ebnf", "lark") if getattr(body, name) is not None
+    ]
+    wanted = body.response_format
+    if own:
+        names["constraint"] = own[0]
+    elif wanted is not None and wanted.type != "json_schema":
+        names["constraint"] = "response_format"
     else:
         names["constraint"] = RESPONSE_SCHEMA
     return names

@@ -70,8 +70,13 @@ class NamedSchema(Body):
 
 
 class ResponseFormat(Body):
-    type: Literal["text", "json_object", "json_schema"]
+    """`structures` and `triggers`, or `format`: of a structural tag."""
+
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: NamedSchema | None = None
+    structures: list[Any] | None = None
+    triggers: list[Any] | None = None
+    format: dict[str, Any] | None = None
 
 
 class SamplingFields(Body):
@@ -103,6 +108,8 @@ class SamplingFields(Body):
     skip_special_tokens: bool | None = None
     regex: str | None = None
     json_schema: Annotated[Any, AfterValidator(_schema_or_text)] = None
+    ebnf: str | None = None
+    lark: str | None = None
     cache_salt: str | None = None
 
     metadata: Refused = None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sapwood.constrained import GrammarCompiler, JsonSchema, Regex, Vocabulary
+from sapwood.constrained.pushdown.machine import DEAD
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.tokenizer import load_tokenizer
 
@@ -47,14 +48,15 @@ def test_tokens_spell_any_text(real):
 )
 def test_a_row_is_that_of_brute_force(prefix, real, real_compiler):
     grammar = real_compiler.compile(JsonSchema.of(SCHEMA))
-    built = grammar.automaton
-    state = built.step(0, prefix.encode())
-    row = grammar.row(state, None)
+    machine = grammar.machine
+    here = machine.step(machine.start, prefix.encode())
+    row = np.empty(real.num_words, np.int32)
+    machine.fill(here, None, row)
     allowed = set(np.flatnonzero(np.unpackbits(row.view(np.uint8), bitorder="little")).tolist())
     expected = {
         token
         for token, text in enumerate(real.token_bytes)
-        if text is not None and built.step(state, text) >= 0
+        if text is not None and machine.step(here, text) != DEAD
     }
     assert allowed == expected
 
@@ -88,6 +90,6 @@ def test_half_of_a_typical_output_is_forced(prompt, real, real_compiler):
 
 def test_large_constraints_compile_within_seconds(real_compiler):
     fields = {f"field_{i}": {"type": "string", "maxLength": 20} for i in range(40)}
-    schema = {"properties": fields, "required": list(fields)}
+    schema = {"type": "object", "properties": fields, "required": list(fields)}
     assert real_compiler.compile(JsonSchema.of(schema)).shortest > 200
     assert real_compiler.compile(Regex(r"(?=.*\d)[\w ]{8,20}")).shortest >= 1

@@ -1,7 +1,5 @@
 """Masks, budgets and the state of one request, against brute force over the vocabulary."""
 
-import random
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,9 +15,9 @@ from sapwood.constrained import (
     Regex,
     Vocabulary,
 )
-from sapwood.constrained import distance as distances
 from sapwood.constrained.lower import lower
-from sapwood.constrained.masks import MaskCache
+from sapwood.constrained.pushdown.collection import NEVER
+from sapwood.constrained.pushdown.machine import DEAD
 
 EOS = 3
 SMALL = [
@@ -39,48 +37,74 @@ SPECS = [
     Regex('\\{"(a|b)": 1[0-9]?\\}'),
     Regex(".*"),
 ]
-MASKS = MaskCache()
 
 
 def compiled(spec, vocabulary: Vocabulary) -> CompiledGrammar:
-    return CompiledGrammar(spec, lower(spec, CompileLimits()), vocabulary, MASKS)
-
-
-def brute_distance(grammar: CompiledGrammar) -> list[int]:
-    """Fewest tokens to acceptance by plain breadth-first search over whole states and tokens."""
-    built, tokens = grammar.automaton, [t for t in grammar.vocabulary.token_bytes if t]
-    reached = [{built.step(s, t) for t in tokens} - {-1} for s in range(built.num_states)]
-    best = [0 if built.accepting[s] else distances.NEVER for s in range(built.num_states)]
-    for _ in range(built.num_states):
-        for s in range(built.num_states):
-            best[s] = min([best[s], *(best[to] + 1 for to in reached[s])])
-    return best
-
-
-def brute_mask(grammar: CompiledGrammar, best: list[int], state: int, budget: int | None):
-    built, vocabulary = grammar.automaton, grammar.vocabulary
-    most = distances.NEVER - 1 if budget is None else budget - 1
-    allowed = set(vocabulary.eos_ids) if built.accepting[state] else set()
-    for token, text in enumerate(vocabulary.token_bytes):
-        if text and (to := built.step(state, text)) >= 0 and best[to] <= most:
-            allowed.add(token)
-    return allowed
+    return CompiledGrammar(spec, lower(spec, CompileLimits()), vocabulary, 10.0)
 
 
 def read(row: np.ndarray) -> set[int]:
     return {t for t in range(len(row) * 32) if row.view(np.uint32)[t // 32] >> (t % 32) & 1}
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_every_row_of_every_state_is_that_of_brute_force(spec):
-    grammar = compiled(spec, Vocabulary(SMALL, [EOS]))
-    best = brute_distance(grammar)
-    assert grammar.shortest == best[0]
-    assert grammar.is_shortest_exact
-    for state in range(grammar.num_states):
+def row_of(grammar: CompiledGrammar, here: int, budget: int | None = None) -> set[int]:
+    row = np.empty(grammar.vocabulary.num_words, np.int32)
+    grammar.machine.fill(here, budget, row)
+    return read(row)
+
+
+def reached(grammar: CompiledGrammar, most: int = 200) -> dict[int, dict[int, int]]:
+    """Each configuration that tokens lead to, and where they lead from it, dead ends and all."""
+    machine, tokens = grammar.machine, grammar.vocabulary.token_bytes
+    found: dict[int, dict[int, int]] = {}
+    waiting = [machine.start]
+    while waiting and len(found) < most:
+        here = waiting.pop(0)
+        if here not in found:
+            steps = {t: machine.step(here, text) for t, text in enumerate(tokens) if text}
+            found[here] = {token: to for token, to in steps.items() if to != DEAD}
+            waiting += found[here].values()
+    return found
+
+
+def distances(grammar: CompiledGrammar, steps: dict[int, dict[int, int]]) -> dict[int, int]:
+    """Fewest tokens to the end, by rounds over all configurations; the vocabulary's tokens only."""
+    best = {here: 0 if grammar.machine.accepting(here) else NEVER for here in steps}
+    for _ in steps:
+        for here, after in steps.items():
+            best[here] = min([best[here], *(best[to] + 1 for to in after.values() if to in best)])
+    return best
+
+
+def check_rows(
+    grammar: CompiledGrammar, steps: dict[int, dict[int, int]], *, has_all_bytes: bool = True
+) -> None:
+    """Against brute force: a budget is kept (`needed` tokens are enough, and one of them leads to
+    one less), what is needed is never less than the truth, and nothing is allowed that plain search
+    would not allow; nor refused, where each byte is a token."""
+    machine, best = grammar.machine, distances(grammar, steps)
+    ends = set(grammar.vocabulary.eos_ids)
+    for here, after in steps.items():
+        alive = {t for t, to in after.items() if machine.needed(to) < NEVER}
+        truly = {t for t, to in after.items() if best[to] < NEVER}
+        assert alive == truly if has_all_bytes else alive <= truly
+        allowed_ends = ends if machine.accepting(here) else set()
+        needed = machine.needed(here)
+        assert best[here] <= needed
+        if 0 < needed < NEVER:
+            assert min(machine.needed(after[token]) for token in alive) <= needed - 1
         for budget in (None, 1, 2, 3, 5, None):
-            expected = brute_mask(grammar, best, state, budget)
-            assert read(grammar.row(state, budget)) == expected, (state, budget)
+            most = NEVER - 1 if budget is None else budget - 1
+            expected = {t for t in alive if machine.needed(after[t]) <= most}
+            assert row_of(grammar, here, budget) == expected | allowed_ends, (here, budget)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_every_row_is_that_of_brute_force(spec):
+    grammar = compiled(spec, Vocabulary([*SMALL, *(bytes([i]) for i in range(256))], [EOS]))
+    steps = reached(grammar)
+    assert len(steps) < 200
+    check_rows(grammar, steps)
 
 
 @settings(deadline=None, max_examples=60)
@@ -90,24 +114,32 @@ def test_every_row_of_every_state_is_that_of_brute_force(spec):
 )
 def test_rows_over_random_vocabularies(tokens, pattern):
     tokens = [None, *tokens, *(t[:1] for t in tokens), b"ab", b"a", b"b"]
-    grammar = compiled(Regex(pattern), Vocabulary(tokens, [0]))
-    best = brute_distance(grammar)
-    assert grammar.shortest == best[0]
-    for state in range(grammar.num_states):
-        for budget in (None, 2):
-            expected = brute_mask(grammar, best, state, budget)
-            assert read(grammar.row(state, budget)) == expected
+    try:
+        grammar = compiled(Regex(pattern), Vocabulary(tokens, [0]))
+    except GrammarError as error:
+        assert "no sequence of this vocabulary's tokens" in str(error)
+        return
+    check_rows(grammar, reached(grammar), has_all_bytes=False)
 
 
 def test_rows_of_a_trained_vocabulary(vocabulary):
-    schema = {"properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
-    grammar = compiled(JsonSchema.of(schema), vocabulary)
-    best = brute_distance(grammar)
-    rng = random.Random(0)
-    for state in range(grammar.num_states):
-        budget = rng.choice([None, best[state] + 1, best[state], 4])
-        expected = brute_mask(grammar, best, state, budget)
-        assert read(grammar.row(state, budget)) == expected, (state, budget)
+    schema = {
+        "properties": {"name": {"maxLength": 3}, "age": {"type": "null"}},
+        "required": ["name"],
+    }
+    spec = JsonSchema.of({**schema, "additionalProperties": False, "type": "object"})
+    grammar = compiled(spec, vocabulary)
+    machine, here = grammar.machine, grammar.machine.start
+    for byte in b'{"name": "a\xc3\xa9", "age": null}':
+        for budget in (None, machine.needed(here), machine.needed(here) + 1):
+            most = NEVER - 1 if budget is None else budget - 1
+            expected = set(vocabulary.eos_ids) if machine.accepting(here) else set()
+            for token, text in enumerate(vocabulary.token_bytes):
+                if text and (to := machine.step(here, text)) != DEAD:
+                    expected |= {token} if machine.needed(to) <= most else set()
+            assert row_of(grammar, here, budget) == expected, budget
+        here = machine.step(here, bytes([byte]))
+    assert machine.is_end(here)
 
 
 def test_a_token_that_no_continuation_can_save_is_never_allowed():
@@ -122,21 +154,6 @@ def test_a_token_that_no_continuation_can_save_is_never_allowed():
         compiled(Regex("bb"), vocabulary)
 
 
-def test_the_bound_for_huge_automata_is_sound(monkeypatch, vocabulary, write):
-    spec = JsonSchema.of(
-        {"properties": {"a": {"type": "string", "minLength": 12}}, "required": ["a"]}
-    )
-    exact = compiled(spec, vocabulary)
-    monkeypatch.setattr(distances, "_MOST_STATES", 0)
-    bound = compiled(spec, vocabulary)
-    assert exact.is_shortest_exact and not bound.is_shortest_exact
-    best = brute_distance(exact)
-    for state in range(bound.num_states):
-        assert best[state] == exact.needed(state) <= bound.needed(state) < distances.NEVER
-    for seed in range(20):
-        write(bound, seed, bound.shortest)
-
-
 def test_the_life_of_a_state():
     grammar = compiled(Regex("ab?c?a*"), Vocabulary(SMALL, [EOS]))
     state, row = grammar.start(), np.empty(grammar.vocabulary.num_words, np.int32)
@@ -148,7 +165,7 @@ def test_the_life_of_a_state():
     assert not state.accept(10**6)
     assert state.accept(2)  # ab
     assert state.can_finish and not state.is_finished
-    before = read(grammar.row(0, None))
+    before = row_of(grammar, grammar.machine.start)
     row.fill(-1)
     state.fill_mask(row)
     assert EOS in read(row) and before != read(row)
@@ -184,7 +201,7 @@ def test_the_empty_text_may_be_all():
     grammar = compiled(Regex(""), Vocabulary(SMALL, [EOS]))
     assert grammar.shortest == 0
     assert grammar.start().is_finished
-    assert read(grammar.row(0, 1)) == {EOS}
+    assert row_of(grammar, grammar.machine.start, 1) == {EOS}
 
 
 def test_states_of_one_grammar_are_independent():
@@ -196,19 +213,10 @@ def test_states_of_one_grammar_are_independent():
         second.rollback(1)
 
 
-def test_the_cache_of_rows_stays_within_its_size():
-    vocabulary = Vocabulary([*SMALL, *[None] * 40_000], [EOS])  # rows of 5 kB
-    masks, spec = MaskCache(max_mb=1), Regex("[a-z]{1,600}")
-    grammar = CompiledGrammar(spec, lower(spec, CompileLimits()), vocabulary, masks)
-    rows = {state: grammar.row(state, None).copy() for state in range(600)}
-    assert 2**19 < masks.num_bytes <= 2**20
-    assert all((grammar.row(state, None) == row).all() for state, row in rows.items())
-    assert masks.num_bytes <= 2**20
-
-
 @pytest.mark.parametrize("slack", [0, 1, 7])
 def test_every_output_within_a_budget_is_whole(slack, compiler: GrammarCompiler, write):
     schema = {
+        "type": "object",
         "properties": {
             "title": {"type": "string", "maxLength": 30},
             "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}},
@@ -218,4 +226,4 @@ def test_every_output_within_a_budget_is_whole(slack, compiler: GrammarCompiler,
     grammar = compiler.compile(JsonSchema.of(schema))
     for seed in range(20):
         text = write(grammar, seed, grammar.shortest + slack)
-        assert grammar.automaton.accepts(text.encode())
+        assert grammar.matches(text.encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sapwood.constrained import Choice, JsonSchema, Regex
+from sapwood.constrained import Choice, Ebnf, JsonSchema, Lark, Regex, StructuralTag
 from sapwood.runtime.errors import InvalidRequest
 from sapwood.runtime.native_format import MetaInfo, NativeAnswer, sampling_from_dict
 from sapwood.runtime.protocol import (
@@ -64,6 +64,20 @@ from sapwood.runtime.protocol import (
             {"json_schema": {"type": "null"}},
             SamplingParams(constraint=JsonSchema.of({"type": "null"})),
         ),
+        (
+            {"json_schema": {}, "json_whitespace": "compact", "json_key_order": "any"},
+            SamplingParams(constraint=JsonSchema("{}", "compact", "any")),
+        ),
+        (
+            {"json_schema": {}, "json_integer_fraction": True},
+            SamplingParams(constraint=JsonSchema("{}", integer_fraction=True)),
+        ),
+        ({"ebnf": 'root ::= "a"'}, SamplingParams(constraint=Ebnf('root ::= "a"'))),
+        ({"lark": 'start: "a"'}, SamplingParams(constraint=Lark('start: "a"'))),
+        (
+            {"structural_tag": {"type": "structural_tag"}},
+            SamplingParams(constraint=StructuralTag.of({"type": "structural_tag"})),
+        ),
         ({"spaces_between_special_tokens": True, "ebnf": None}, SamplingParams()),
     ],
 )
@@ -77,7 +91,13 @@ def test_sampling_parameters_are_read(values: dict[str, Any], expected: Sampling
         ({"max_tokens": 5}, "max_tokens", "did you mean max_new_tokens?"),
         ({"temprature": 0.5}, "temprature", "did you mean temperature?"),
         ({"xyzzy": None}, "xyzzy", "unknown sampling parameter"),
-        ({"ebnf": "root ::= 'a'"}, "ebnf", "not supported"),
+        ({"beam_width": 2}, "beam_width", "not supported"),
+        ({"ebnf": 5}, "ebnf", "not int"),
+        ({"structural_tag": []}, "structural_tag", "[]"),
+        ({"json_whitespace": "compact"}, "json_whitespace", "goes with json_schema"),
+        ({"json_key_order": "any", "regex": "a"}, "json_key_order", "goes with json_schema"),
+        ({"json_schema": {}, "json_whitespace": "wide"}, "json_whitespace", "'wide'"),
+        ({"json_schema": {}, "json_integer_fraction": 1}, "json_integer_fraction", "a bool"),
         ({"regex": "a", "json_schema": "{}"}, "json_schema", "together with regex"),
         ({"seed": 1, "sampling_seed": 2}, "sampling_seed", "given twice"),
         ({"temperature": "hot"}, "temperature", "'hot' is not a number"),

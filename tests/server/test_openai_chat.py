@@ -7,18 +7,26 @@ import pytest
 
 from sapwood.runtime.errors import EngineDied, InvalidRequest, Overloaded
 from sapwood.runtime.protocol import (
+    Ebnf,
     FinishKind,
     FinishReason,
     GenerateRequest,
     JsonSchema,
+    Lark,
     LogprobOptions,
     Regex,
+    StructuralTag,
     Text,
 )
 from sapwood.runtime.scripted_replies import Reply
 from sapwood.runtime.toy_tokens import encode_prompt
 
 CHAT = "/v1/chat/completions"
+TAG = {
+    "type": "structural_tag",
+    "structures": [{"begin": "<call>", "schema": {"type": "object"}, "end": "</call>"}],
+    "triggers": ["<call>"],
+}
 LENGTH = FinishReason(FinishKind.LENGTH)
 
 
@@ -111,6 +119,13 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"json_schema": {"type": "null"}}, {"constraint": JsonSchema.of({"type": "null"})}),
     ({"json_schema": '{"type": "null"}'}, {"constraint": JsonSchema.of({"type": "null"})}),
     ({"response_format": {"type": "text"}}, {"constraint": None}),
+    (
+        {"response_format": {"type": "json_object"}},
+        {"constraint": JsonSchema.of({"type": "object"})},
+    ),
+    ({"response_format": TAG}, {"constraint": StructuralTag.of(TAG)}),
+    ({"ebnf": 'root ::= "a"'}, {"constraint": Ebnf('root ::= "a"')}),
+    ({"lark": 'start: "a"'}, {"constraint": Lark('start: "a"')}),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "null"}}}},
         {"constraint": JsonSchema.of({"type": "null"})},

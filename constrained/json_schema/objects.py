@@ -1,0 +1,196 @@
+"""The states of objects: properties by name, by pattern and by the rest, and how many."""
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from ..errors import Unsupported
+from ..pushdown.builder import FINAL, Collection, Member, Part
+from .constraints import ANYTHING, NOTHING, Case, Term, both
+
+if TYPE_CHECKING:
+    from .emit import Emitter
+
+_MOST_PATTERNS: Final = 6
+
+
+def add_object(emitter: "Emitter", case: Case, pointer: str) -> int:
+    """The state that reads the objects of a case, up to FINAL."""
+    return _Object(emitter, case, pointer).state()
+
+
+class _Object:
+    def __init__(self, emitter: "Emitter", case: Case, pointer: str) -> None:
+        self._emitter = emitter
+        self._case = case
+        self._pointer = pointer
+        names: dict[str, None] = {}
+        for layer in case.properties:
+            names.update(dict.fromkeys(name for name, _ in layer.named))
+        names.update(dict.fromkeys(case.required))
+        for pair in case.needs:
+            names.update(dict.fromkeys(pair))
+        self._names = tuple(names)
+        self._patterns = tuple(
+            dict.fromkeys(
+                [text for layer in case.properties for text, _ in layer.patterns]
+                + [some.pattern for some in case.some if some.pattern is not None]
+                + [text for some in case.some for text, _ in some.beside.patterns]
+            )
+        )
+
+    def state(self) -> int:
+        builder, spacing = self._emitter.builder, self._emitter.spacing
+        if len(self._patterns) > _MOST_PATTERNS:
+            raise Unsupported(
+                f"{self._pointer}: more than {_MOST_PATTERNS} patternProperties are not supported"
+            )
+        members: list[Member] = []
+        numbers: dict[str, int] = {}
+        absent: set[str] = set()
+        for name in self._names:
+            value = self._value(name)
+            if value == NOTHING:
+                absent.add(name)
+                continue
+            numbers[name] = len(members)
+            members.append(Member(self._named(name, value), once=True))
+        needs = self._needs(absent)
+        if absent & set(self._case.required) or needs is None:
+            return builder.nothing()
+        counters: list[tuple[int, int | None]] = []
+        others = self._others(counters)
+        self._check_counts(len(others))
+        low, high = self._case.num_properties
+        close = spacing.close(builder, b"}", FINAL)
+        collection = Collection(
+            (*members, *others),
+            spacing.comma,
+            self._emitter.ordered or bool(self._case.some),
+            close,
+            required=frozenset(numbers[name] for name in self._case.required),
+            needs=tuple((numbers[a], numbers[b]) for a, b in needs if a in numbers),
+            low=low,
+            high=high,
+            counters=tuple(counters),
+        )
+        if not collection.members:
+            return spacing.open(builder, b"{", close) if not low else builder.nothing()
+        return spacing.open(builder, b"{", builder.collect(collection))
+
+    # Values
+
+    def _value(self, name: str) -> Term:
+        """What the value of a property must fit; NOTHING where it cannot be there."""
+        if not self._emitter.fits_key(name, self._case.keys):
+            return NOTHING
+        matched = {p for p in self._patterns if self._emitter.matches(p, name)}
+        terms = []
+        for layer in self._case.properties:
+            spoken = [term for key, term in layer.named if key == name]
+            spoken += [term for text, term in layer.patterns if text in matched]
+            terms += spoken or [layer.rest]
+        return both(terms)
+
+    def _value_by(self, matched: frozenset[str]) -> Term:
+        """The same for the names that nobody lists and in which just these patterns are found."""
+        terms = []
+        for layer in self._case.properties:
+            spoken = [term for text, term in layer.patterns if text in matched]
+            terms += spoken or [layer.rest]
+        return both(terms)
+
+    def _named(self, name: str, value: Term) -> int:
+        emitter = self._emitter
+        return emitter.member(name, emitter.rule(value))
+
+    def _needs(self, absent: set[str]) -> list[tuple[str, str]] | None:
+        """What stays of `needs` where some properties cannot be there; None: nothing fits."""
+        needs = list(self._case.needs)
+        for first, second in needs:
+            if second in absent and first not in absent:
+                # It can then not be there either: another case, with one more that is absent.
+                if first in self._case.required:
+                    return None
+                raise Unsupported(
+                    f"{self._pointer}: a property that needs {second!r}, which is not allowed"
+                )
+        return needs
+
+    # Properties that nobody lists
+
+    def _others(self, counters: list[tuple[int, int | None]]) -> list[Member]:
+        emitter, builder = self._emitter, self._emitter.builder
+        members: list[Member] = []
+        for size in range(len(self._patterns) + 1):
+            for chosen in itertools.combinations(self._patterns, size):
+                matched = frozenset(chosen)
+                value = self._value_by(matched)
+                if value == NOTHING:
+                    continue
+                for key in self._keys(matched):
+                    text = emitter.strings.quoted(
+                        key,
+                        emitter.spacing.colon(builder, builder.call(emitter.rule(value), FINAL)),
+                    )
+                    members.append(Member(builder.rule(text), once=False))
+        # Those that are counted come last, for of two with one name the last one is what counts.
+        if len(self._case.some) > 1:
+            raise Unsupported(
+                f"{self._pointer}: two schemas of properties that must not hold are not supported"
+            )
+        for some in self._case.some:
+            counters.append((1, None))
+            members += self._some(some, len(counters) - 1)
+        return members
+
+    def _some(self, some, counter: int) -> list[Member]:  # type: ignore[no-untyped-def]
+        """The properties that break what must not hold: of these there is at least one."""
+        emitter, builder = self._emitter, self._emitter.builder
+        members = []
+        for size in range(len(self._patterns) + 1):
+            for chosen in itertools.combinations(self._patterns, size):
+                matched = frozenset(chosen)
+                if some.pattern is not None and some.pattern not in matched:
+                    continue
+                if some.pattern is None and matched & {t for t, _ in some.beside.patterns}:
+                    continue
+                value = both((self._value_by(matched), some.value))
+                if value == NOTHING:
+                    continue
+                for key in self._keys(matched):
+                    text = emitter.strings.quoted(
+                        key,
+                        emitter.spacing.colon(builder, builder.call(emitter.rule(value), FINAL)),
+                    )
+                    members.append(Member(builder.rule(text), once=False, counter=counter))
+        return members
+
+    def _keys(self, matched: frozenset[str]) -> list[int]:
+        """The rules of the keys that are not listed and hold just these patterns: one for each
+        alternative of `propertyNames`."""
+        strings = self._emitter.strings
+        parts = [
+            strings.pattern(text, self._pointer, wanted=text in matched) for text in self._patterns
+        ]
+        if self._names:
+            parts.append(Part(strings.one_of(self._names), negated=True))
+        if self._case.keys == ANYTHING:
+            return [strings.product(parts) if parts else strings.any_content()]
+        rules = []
+        for case in self._emitter.key_cases(self._case.keys):
+            if case.values is not None:
+                texts = tuple(v.value for v in case.values if isinstance(v.value, str))
+                rules.append(strings.product([Part(strings.one_of(texts)), *parts]))
+            else:
+                rules.append(strings.product([Part(strings.content(case)), *parts]))
+        return rules
+
+    def _check_counts(self, num_others: int) -> None:
+        """Properties that nobody lists may come twice under one name, which counts once: so what
+        they count for is not sure beyond the first."""
+        low, _ = self._case.num_properties
+        needs_others = num_others and low - len(self._case.required) > 1
+        if needs_others:
+            raise Unsupported(
+                f"{self._pointer}/minProperties: {low} is not supported where names are free"
+            )

@@ -1,0 +1,68 @@
+"""How JSON is laid out: the whitespace of a style, and how scalars are spelled."""
+
+import json
+from decimal import Decimal
+from typing import Final
+
+from ..code_points import Ranges
+from ..pushdown.builder import FINAL, Builder
+from ..spec import Whitespace
+
+_MOST_INDENT: Final = 24
+_BLANKS: Final[Ranges] = ((9, 9), (32, 32))
+
+
+class Spacing:
+    """Of one machine.
+
+    See `JsonSchema`. "spaced" is what models write on one line, it cannot run on, and it leaves
+    every key and bracket forced.
+    """
+
+    def __init__(self, builder: Builder, whitespace: Whitespace, *, integer_fraction: bool) -> None:
+        self._builder = builder
+        self._free = whitespace == "flexible"
+        self._integer_fraction = integer_fraction
+        self._space = b" " if whitespace == "spaced" else b""
+        self._blank_rule = self._add_blank() if self._free else -1
+        self.comma: Final = builder.rule(self._around(b",", FINAL))
+        self._colon = builder.rule(self._around(b":", FINAL)) if self._free else -1
+
+    def open(self, builder: Builder, bracket: bytes, then: int) -> int:
+        return builder.text(bracket, self._blank(then))
+
+    def close(self, builder: Builder, bracket: bytes, then: int) -> int:
+        return self._blank(builder.text(bracket, then))
+
+    def colon(self, builder: Builder, then: int) -> int:
+        return builder.call(self._colon, then) if self._free else self._around(b":", then)
+
+    def quoted(self, text: str) -> bytes:
+        return json.dumps(text, ensure_ascii=False).encode()
+
+    def spellings(self, value: object) -> list[bytes]:
+        """A scalar that is no string, as it may be written."""
+        texts = [json.dumps(value)]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            exact = Decimal(repr(value))
+            if abs(exact) < 10**21 and exact % 1 == 0:
+                texts = [str(int(exact))]
+                if self._integer_fraction:
+                    texts.append(f"{int(exact)}.0")
+        return [text.encode() for text in texts]
+
+    def _around(self, sign: bytes, then: int) -> int:
+        if not self._free:
+            return self._builder.text(sign + self._space, then)
+        return self._blank(self._builder.text(sign, self._blank(then)))
+
+    def _blank(self, then: int) -> int:
+        return self._builder.call(self._blank_rule, then) if self._free else then
+
+    def _add_blank(self) -> int:
+        builder = self._builder
+        indent = builder.rule(builder.character(_BLANKS, FINAL))
+        breaks = builder.text(b"\n", builder.repeat(indent, 0, _MOST_INDENT, FINAL))
+        return builder.rule(
+            builder.either([builder.text(b" ", FINAL), breaks, builder.text(b"\r", breaks), FINAL])
+        )

@@ -1,0 +1,897 @@
+// A machine at work: `machine.py`, in C++; the same names, the same results.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "collection.h"
+#include "interner.h"
+#include "program.h"
+
+namespace sapwood {
+
+constexpr int DEAD = -1;   // the configuration in which no text is accepted
+constexpr int BOTTOM = 0;  // the frame below the first rule
+
+struct Limit : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct Item {
+  int state, frame;
+  bool operator==(const Item&) const = default;
+  auto operator<=>(const Item&) const = default;
+};
+
+class Machine {
+ public:
+  // spelled[b]: whether byte b is a token by itself; seconds: how long this may take; Limit is thrown
+  // after that.
+  Machine(Program program, const std::array<bool, 256>& spelled, double seconds)
+      : program_(std::move(program)), spelled_(spelled) {
+    deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    spelled_class_.assign(program_.num_classes(), false);
+    for (int byte = 0; byte < 256; ++byte)
+      if (spelled_[byte]) spelled_class_[program_.byte_class[byte]] = true;
+    frames_.add(nullptr, 0);
+    frame_shortest_.push_back(0);
+    rules_.resize(program_.collections.size());
+    rule_configurations_.assign(program_.rule_start.size(), NOT_MADE);
+    settle_needs();
+    start_ = start_of(program_.root);
+    deadline_ = Clock::time_point::max();
+  }
+
+  const Program& program() const { return program_; }
+
+  // Whether as many tokens as `shortest` says bytes are enough from every configuration.
+  bool only_spelled() const { return only_spelled_; }
+  int start() const { return start_; }
+  int size() const { return configurations_.size(); }
+
+  // Where a class of bytes leads from a configuration, or DEAD.
+  int step_class(int configuration, int byte_class) {
+    const int next = row(configuration)[byte_class];
+    return next == UNKNOWN ? make_step(configuration, byte_class) : next;
+  }
+  int step(int configuration, uint8_t byte) { return step_class(configuration, program_.byte_class[byte]); }
+
+  bool accepting(int configuration) const { return accepting_[configuration]; }
+
+  // Fewest bytes with which the text can end.
+  int shortest(int configuration) {
+    if (shortest_[configuration] < 0) {
+      int best = accepting_[configuration] ? 0 : NEVER;
+      const std::vector<Item> items = this->items(configuration);
+      for (const Item& item : items) best = std::min(best, item_shortest(item));
+      shortest_[configuration] = best;  // only now: the list may have moved
+    }
+    return shortest_[configuration];
+  }
+
+  // The configuration with the text of a unique item forgotten, as far as it differs from those before.
+  int outline(int configuration) {
+    std::vector<Item> items = this->items(configuration);
+    bool changed = false;
+    for (Item& item : items) {
+      const int outlined = outline_state(item.state);
+      changed |= outlined != item.state;
+      item.state = outlined;
+    }
+    return changed ? intern(items, accepting_[configuration]) : configuration;
+  }
+
+  // The configuration with nothing below the rules that read.
+  int without_callers(int configuration) {
+    std::vector<Item> items = this->items(configuration);
+    for (Item& item : items) item.frame = BOTTOM;
+    return intern(items);
+  }
+
+  // Whether it has been made by `outline` (or is reached from one that has).
+  bool is_outline(int configuration) const {
+    const List list = configurations_[configuration];
+    for (int i = 1; i < list.size; i += 2) {
+      if (!is_counting(list[i])) continue;
+      const List counted = counting(list[i]);
+      if (program_.kind[counted[0]] == Kind::UNIQUE && counted[1 + KEEPING] != KEEPS) return true;
+    }
+    return false;
+  }
+
+  // A byte after which the end is nearer.
+  int shortest_byte(int configuration) {
+    const int best = shortest(configuration);
+    for (const Item& item : items(configuration)) {
+      if (is_counting(item.state) || item_shortest(item) != best) continue;
+      for (const Edge* e = program_.edges.first(item.state); e != program_.edges.last(item.state); ++e)
+        if (need_[e->target] + 1 == need_[item.state])
+          if (const int byte = spelled_byte(e->low, e->high); byte >= 0) return byte;
+    }
+    int least = NEVER, found = -1;
+    for (int byte = 0; byte < 256; ++byte) {
+      if (only_spelled_ && !spelled_[byte]) continue;
+      const int reached = step(configuration, static_cast<uint8_t>(byte));
+      if (reached == DEAD || shortest(reached) >= least) continue;
+      least = shortest(reached);
+      found = byte;
+    }
+    if (found < 0) throw Limit("no way to its end was found");
+    return found;
+  }
+
+  // Whether the end of its rule can be reached from a state of the program.
+  bool can_end(int state) const { return need_[state] < NEVER; }
+
+  // The configuration at the start of a rule, should nothing follow it.
+  int start_of(int rule) {
+    if (rule_configurations_[rule] == NOT_MADE) {
+      const int start = program_.rule_start[rule];
+      const int made = need_[start] < NEVER ? intern({{start, BOTTOM}}) : DEAD;
+      rule_configurations_[rule] = made;
+    }
+    return rule_configurations_[rule];
+  }
+
+  // Whether a rule reads finitely many texts: it neither loops nor calls.
+  bool is_finite(int rule) {
+    std::vector<int>& known = finite_;
+    if (known.empty()) known.assign(program_.rule_start.size(), -1);
+    if (known[rule] < 0) {
+      std::vector<int> mark(program_.num_states(), 0);  // 1: on the way, 2: done
+      known[rule] = ends_everywhere(program_.rule_start[rule], mark);
+    }
+    return known[rule];
+  }
+
+  std::vector<Item> items(int configuration) const {
+    const List list = configurations_[configuration];
+    std::vector<Item> items;
+    for (int i = 1; i < list.size; i += 2) items.push_back({list[i], list[i + 1]});
+    return items;
+  }
+  List frame(int number) const { return frames_[number]; }
+  List counting(int state) const { return counting_[state - program_.num_states()]; }
+  bool is_counting(int state) const { return state >= program_.num_states(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr int UNKNOWN = -2, NOT_MADE = -2;
+  static constexpr int MOST_CONFIGURATIONS = 200'000;
+  static constexpr int MOST_PRODUCT_STATES = 100'000;
+  static constexpr int ENOUGH_TEXTS = 100;
+
+  bool ends_everywhere(int state, std::vector<int>& mark) const {
+    if (mark[state]) return mark[state] == 2;
+    if (program_.kind[state] != Kind::PLAIN) return false;
+    mark[state] = 1;
+    for (const int* t = program_.jumps.first(state); t != program_.jumps.last(state); ++t)
+      if (!ends_everywhere(*t, mark)) return false;
+    for (const Edge* e = program_.edges.first(state); e != program_.edges.last(state); ++e)
+      if (!ends_everywhere(e->target, mark)) return false;
+    mark[state] = 2;
+    return true;
+  }
+
+  int* row(int configuration) {
+    std::unique_ptr<int[]>& made = rows_[configuration];
+    if (!made) {
+      made.reset(new int[program_.num_classes()]);
+      std::fill_n(made.get(), program_.num_classes(), UNKNOWN);
+    }
+    return made.get();
+  }
+
+  int make_step(int configuration, int byte_class) {
+    const int byte = program_.class_byte[byte_class];
+    int low = 0, high = 255;  // the bytes around it that lead to the same
+    std::vector<Item> reached;
+    for (int i = 1; i < configurations_[configuration].size; i += 2) {
+      const Item item{configurations_[configuration][i], configurations_[configuration][i + 1]};
+      if (!is_counting(item.state)) {
+        for (const Edge* e = program_.edges.first(item.state); e != program_.edges.last(item.state); ++e) {
+          if (e->high < byte) {
+            low = std::max(low, e->high + 1);
+          } else if (e->low > byte) {
+            high = std::min(high, e->low - 1);
+          } else {
+            low = std::max(low, e->low);
+            high = std::min(high, e->high);
+            reached.push_back({e->target, item.frame});
+          }
+        }
+        continue;
+      }
+      const List counted = counting(item.state);
+      const int origin = counted[0];
+      const std::vector<int> parts(counted.begin() + 1, counted.end());
+      std::vector<int> after;
+      if (program_.kind[origin] == Kind::UNIQUE) {
+        low = high = byte;
+        if (step_unique(parts, byte, after)) reached.push_back({count(origin, after), item.frame});
+        continue;
+      }
+      const bool goes_on = step_parts(origin, parts, byte, after);
+      int first = byte_class, last = byte_class;
+      while (first > program_.byte_class[low] && step_alike(parts, byte_class, first - 1)) --first;
+      while (last < program_.byte_class[high] && step_alike(parts, byte_class, last + 1)) ++last;
+      low = std::max<int>(low, program_.class_byte[first]);
+      if (last + 1 < program_.num_classes()) high = std::min(high, program_.class_byte[last + 1] - 1);
+      if (goes_on) reached.push_back({count(origin, after), item.frame});
+    }
+    const int made = intern(reached);
+    int* known = row(configuration);
+    std::fill(known + program_.byte_class[low], known + program_.byte_class[high] + 1, made);
+    return known[byte_class] = made;
+  }
+
+  // Whether all parts go the same way by two classes of bytes.
+  bool step_alike(const std::vector<int>& parts, int a, int b) {
+    return std::all_of(parts.begin(), parts.end(),
+                       [&](int part) { return part == DEAD || step_class(part, a) == step_class(part, b); });
+  }
+
+  // False where a text that a part wants is out of reach.
+  bool step_parts(int product, const std::vector<int>& parts, int byte, std::vector<int>& after) {
+    after.resize(parts.size());
+    const PartOf* of = program_.parts.first(program_.operands[product].rule);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      after[i] = parts[i] == DEAD ? DEAD : step(parts[i], static_cast<uint8_t>(byte));
+      if (after[i] == DEAD && !of[i].negated) return false;
+    }
+    return true;
+  }
+
+  // The configuration of what is reached from `items` by empty steps.
+  int intern(const std::vector<Item>& items, bool accepting = false) {
+    std::vector<Item> reading;
+    if (std::all_of(items.begin(), items.end(), [&](const Item& i) { return only_reads(i.state); })) {
+      reading = items;
+      sort(reading);
+    } else {
+      accepting |= closure(items, reading);
+    }
+    if (reading.empty() && !accepting) return DEAD;
+    std::vector<int> key;
+    key.reserve(1 + 2 * reading.size());
+    key.push_back(accepting);
+    for (const Item& item : reading) {
+      key.push_back(item.state);
+      key.push_back(item.frame);
+    }
+    const int number = configurations_.add(key);
+    if (number >= MOST_CONFIGURATIONS) throw Limit("it needs more than 200000 states");
+    if (number == static_cast<int>(rows_.size())) {
+      rows_.emplace_back();
+      accepting_.push_back(accepting);
+      shortest_.push_back(-1);
+    }
+    return number;
+  }
+
+  // Whether a state leads nowhere by empty steps.
+  bool only_reads(int state) const {
+    return !is_counting(state) && program_.kind[state] == Kind::PLAIN && program_.jumps.empty(state) &&
+           !program_.edges.empty(state) && need_[state] < NEVER;
+  }
+
+  static void sort(std::vector<Item>& items) {
+    std::sort(items.begin(), items.end());
+    items.erase(std::unique(items.begin(), items.end()), items.end());
+  }
+
+  // One closure under way. All calls of one rule share a frame, which grows while the closure is made
+  // and gets its number at the end; until then its number is negative.
+  struct Growing {
+    int rule;
+    std::vector<Item> callers;
+    bool ended = false;  // its rule ended at once
+    int settled = NOT_MADE;
+  };
+  struct Closure {
+    std::vector<Item> stack, seen;
+    std::vector<Growing> growing;
+    void clear() {
+      stack.clear();
+      seen.clear();
+      growing.clear();
+    }
+  };
+
+  struct Deeper {
+    explicit Deeper(size_t& depth) : depth(depth) { ++depth; }
+    ~Deeper() { --depth; }
+    size_t& depth;
+  };
+
+  void push(Closure& c, Item item) {
+    if (state_need(item.state) >= NEVER) return;
+    for (const Item& known : c.seen)
+      if (known == item) return;
+    c.seen.push_back(item);
+    c.stack.push_back(item);
+  }
+
+  void call(Closure& c, int rule, Item caller, bool may_be_empty = true) {
+    const int start = program_.rule_start[rule];
+    if (need_[start] >= NEVER) return;
+    size_t at = 0;
+    while (at < c.growing.size() && c.growing[at].rule != rule) ++at;
+    if (at == c.growing.size()) {
+      c.growing.push_back({rule, {}});
+      push(c, {start, -1 - static_cast<int>(at)});
+    }
+    std::vector<Item>& callers = c.growing[at].callers;
+    if (std::find(callers.begin(), callers.end(), caller) != callers.end()) return;
+    callers.push_back(caller);
+    if (c.growing[at].ended && may_be_empty) push(c, caller);
+  }
+
+  // The pairs that read a byte, sorted; returns whether the text may end.
+  bool closure(const std::vector<Item>& items, std::vector<Item>& reading) {
+    // Kept from one closure to the next; one may be begun within another, for what it needs.
+    if (depth_ == closures_.size()) closures_.push_back(std::make_unique<Closure>());
+    Closure& c = *closures_[depth_];
+    c.clear();
+    const Deeper deeper(depth_);
+    bool accepting = false;
+    for (const Item& item : items) push(c, item);
+    while (!c.stack.empty()) {
+      const Item item = c.stack.back();
+      c.stack.pop_back();
+      if (item.state == FINAL) {
+        accepting |= item.frame == BOTTOM;
+        end_rule(c, item.frame);
+      } else if (!is_counting(item.state)) {
+        if (!program_.edges.empty(item.state)) reading.push_back(item);
+        for (const int* t = program_.jumps.first(item.state); t != program_.jumps.last(item.state); ++t)
+          push(c, {*t, item.frame});
+        const Operands& of = program_.operands[item.state];
+        const Kind kind = program_.kind[item.state];
+        if (kind == Kind::CALL)
+          call(c, of.rule, {of.then, item.frame});
+        else if (kind != Kind::PLAIN)
+          push(c, {begin_counting(item.state), item.frame});
+      } else {
+        go_on_counting(c, item, reading);
+      }
+    }
+    for (size_t i = 0; i < c.growing.size(); ++i) settle(c, static_cast<int>(i));
+    for (Item& item : reading)
+      if (item.frame < 0) item.frame = c.growing[-1 - item.frame].settled;
+    sort(reading);
+    return accepting;
+  }
+
+  void end_rule(Closure& c, int frame) {
+    if (frame == BOTTOM) return;
+    std::vector<Item> callers;
+    if (frame < 0) {
+      c.growing[-1 - frame].ended = true;
+      callers = c.growing[-1 - frame].callers;
+      // A repetition's body that ends without a byte does not count as one more.
+      std::erase_if(callers, [&](const Item& caller) { return is_repeat(caller.state); });
+    } else {
+      const List pairs = frames_[frame];
+      for (int i = 0; i < pairs.size; i += 2) callers.push_back({pairs[i], pairs[i + 1]});
+    }
+    for (const Item& caller : callers) push(c, caller);
+  }
+
+  void go_on_counting(Closure& c, Item item, std::vector<Item>& reading) {
+    const List list = counting(item.state);
+    const std::vector<int> counted(list.begin() + 1, list.end());
+    const int origin = list[0];
+    const Operands of = program_.operands[origin];
+    const Item after{of.then, item.frame};
+    if (program_.kind[origin] == Kind::REPEAT) {
+      const int times = counted[0];
+      if (times >= of.low) push(c, after);
+      if (of.high == NO_BOUND || times < of.high) {
+        const int more = of.high == NO_BOUND ? std::min(times + 1, of.low) : times + 1;
+        call(c, of.rule, {count(origin, {more}), item.frame}, false);
+      }
+    } else if (program_.kind[origin] == Kind::PRODUCT) {
+      if (parts_accept(origin, counted)) push(c, after);
+      reading.push_back(item);
+    } else if (program_.kind[origin] == Kind::UNIQUE) {
+      if (counted[READS] != AFTER_ITEM) reading.push_back(item);
+      after_unique(c, origin, counted, item.frame);
+    } else {
+      const CollectionRules& rules = collection(origin);
+      const int* progress = counted.data();
+      if (rules.may_end(progress)) push(c, after);
+      if (progress[0] == AFTER_MEMBER) {
+        const std::vector<int> next = rules.after_comma(progress);
+        if (rules.shortest(next.data()) < NEVER) call(c, rules.comma_rule(), {count(origin, next), item.frame});
+        return;
+      }
+      for (int member = 0; member < rules.size(); ++member)
+        if (rules.may_come(progress, member))
+          call(c, rules.rule(member), {count(origin, rules.after(progress, member)), item.frame});
+    }
+  }
+
+  bool is_repeat(int state) const {
+    return is_counting(state) && program_.kind[counting(state)[0]] == Kind::REPEAT;
+  }
+
+  // The number of a frame that has grown; one only called for its end is its caller.
+  int settle(Closure& c, int at) {
+    if (c.growing[at].settled != NOT_MADE) return c.growing[at].settled;
+    std::vector<Item> pairs;
+    for (Item caller : c.growing[at].callers) {
+      if (caller.frame < 0) caller.frame = settle(c, -1 - caller.frame);
+      pairs.push_back(caller);
+    }
+    sort(pairs);
+    const bool is_tail = pairs.size() == 1 && pairs[0].state == FINAL;
+    return c.growing[at].settled = is_tail ? pairs[0].frame : intern_frame(pairs);
+  }
+
+  int intern_frame(const std::vector<Item>& pairs) {
+    const int number = frames_.add(&pairs[0].state, static_cast<int>(2 * pairs.size()));
+    if (number == static_cast<int>(frame_shortest_.size())) {
+      frame_shortest_.push_back(0);
+      const int best = shortest_frame(number);
+      frame_shortest_[number] = best;
+    }
+    return number;
+  }
+
+  int shortest_frame(int number) {
+    const List list = frames_[number];
+    const std::vector<int> pairs(list.begin(), list.end());
+    int best = NEVER;
+    for (size_t i = 0; i < pairs.size(); i += 2) best = std::min(best, item_shortest({pairs[i], pairs[i + 1]}));
+    return best;
+  }
+
+  // --- counting: a state that counts is interned as (origin, what it has counted) ---
+
+  int count(int origin, const std::vector<int>& counted) {
+    std::vector<int> list{origin};
+    list.insert(list.end(), counted.begin(), counted.end());
+    const int number = counting_.add(list);
+    if (number == static_cast<int>(counting_need_.size())) counting_need_.push_back(-1);
+    return program_.num_states() + number;
+  }
+
+  int begin_counting(int state) {
+    switch (program_.kind[state]) {
+      case Kind::REPEAT: return count(state, {0});
+      case Kind::PRODUCT: return count(state, first_parts(state));
+      case Kind::UNIQUE: return count(state, {AFTER_ITEM, 0, no_texts(), 0, 0, KEEPS});
+      default: return count(state, collection(state).begin());
+    }
+  }
+
+  std::vector<int> first_parts(int product) {
+    std::vector<int> parts;
+    const int number = program_.operands[product].rule;
+    for (const PartOf* p = program_.parts.first(number); p != program_.parts.last(number); ++p)
+      parts.push_back(start_of(p->rule));
+    return parts;
+  }
+
+  bool parts_accept(int product, const std::vector<int>& parts) const {
+    const PartOf* of = program_.parts.first(program_.operands[product].rule);
+    for (size_t i = 0; i < parts.size(); ++i)
+      if ((parts[i] != DEAD && accepting_[parts[i]]) == of[i].negated) return false;
+    return true;
+  }
+
+  bool parts_alive(int product, const std::vector<int>& parts) const {
+    const PartOf* of = program_.parts.first(program_.operands[product].rule);
+    for (size_t i = 0; i < parts.size(); ++i)
+      if (parts[i] == DEAD && !of[i].negated) return false;
+    return true;
+  }
+
+  // --- unique items: see `outline` in machine.py. What is counted is a list of these: ---
+
+  enum Counted { READS, COUNT, BEFORE, INNER, TEXT, KEEPING };
+  enum Reads : int { ITEM, AFTER_ITEM, COMMA };
+  enum Keeping : int { KEEPS, FORGETS, ENDED };
+  static constexpr int ELSE = -1;  // the text of an item that none of the earlier ones begins with
+
+  int outline_state(int state) {
+    if (!is_counting(state)) return state;
+    const List list = counting(state);
+    if (program_.kind[list[0]] != Kind::UNIQUE) return state;
+    std::vector<int> counted(list.begin() + 1, list.end());
+    counted[TEXT] = known_text(counted[BEFORE], counted[TEXT]);
+    counted[KEEPING] = FORGETS;
+    return count(list[0], counted);
+  }
+
+  int no_texts() { return text_sets_.add(nullptr, 0); }
+
+  int known_text(int before, int text) const {
+    const List texts = text_sets_[before];
+    for (int each : texts) {
+      while (each > text) each = texts_before_[each];  // a text is numbered after those it begins with
+      if (each == text) return text;
+    }
+    return ELSE;
+  }
+
+  int find_text(int text, int byte) const {
+    const int key[2] = {text, byte};
+    return texts_.find(key, 2) < 0 ? ELSE : texts_.find(key, 2) + 1;
+  }
+
+  bool step_unique(const std::vector<int>& counted, int byte, std::vector<int>& after) {
+    after = counted;
+    after[INNER] = step(counted[INNER], static_cast<uint8_t>(byte));
+    if (after[INNER] == DEAD) return false;
+    if (counted[READS] != ITEM || counted[TEXT] == ELSE) return true;
+    if (counted[KEEPING] == KEEPS) {
+      const int key[2] = {counted[TEXT], byte};
+      after[TEXT] = texts_.add(key, 2) + 1;
+      if (after[TEXT] == static_cast<int>(texts_before_.size())) texts_before_.push_back(counted[TEXT]);
+    } else {
+      after[TEXT] = known_text(counted[BEFORE], find_text(counted[TEXT], byte));
+    }
+    return true;
+  }
+
+  // Pushes the states that follow by an empty step.
+  void after_unique(Closure& c, int origin, const std::vector<int>& counted, int frame) {
+    const Operands of = program_.operands[origin];
+    const bool keeps = counted[KEEPING] == KEEPS;
+    if (counted[READS] == ITEM) {
+      if (!accepting_[counted[INNER]] || has_text(counted[BEFORE], counted[TEXT]) || counted[KEEPING] == ENDED) return;
+      const int most = std::max({of.low, most_items_[origin], 0});
+      const int texts = keeps ? with_text(counted[BEFORE], counted[TEXT]) : counted[BEFORE];
+      push(c, {count(origin, {AFTER_ITEM, std::min(counted[COUNT] + 1, most), texts, 0, 0, keeps ? KEEPS : ENDED}), frame});
+      return;
+    }
+    const std::vector<int> item{ITEM, counted[COUNT], counted[BEFORE], start_of(of.rule), 0, counted[KEEPING]};
+    if (counted[READS] == COMMA) {
+      if (accepting_[counted[INNER]]) push(c, {count(origin, item), frame});
+      return;
+    }
+    if (counted[COUNT] >= of.low) push(c, {of.then, frame});
+    if (most_items_[origin] != NO_BOUND && counted[COUNT] >= most_items_[origin]) return;
+    if (text_sets_[counted[BEFORE]].size == 0 && counted[KEEPING] != ENDED) {
+      push(c, {count(origin, item), frame});
+    } else {
+      push(c, {count(origin, {COMMA, counted[COUNT], counted[BEFORE], start_of(of.comma), 0, counted[KEEPING]}), frame});
+    }
+  }
+
+  bool has_text(int before, int text) const {
+    const List texts = text_sets_[before];
+    return std::find(texts.begin(), texts.end(), text) != texts.end();
+  }
+
+  int with_text(int before, int text) {
+    const List texts = text_sets_[before];
+    std::vector<int> more(texts.begin(), texts.end());
+    more.insert(std::upper_bound(more.begin(), more.end(), text), text);
+    return text_sets_.add(more);
+  }
+
+  // As `shortest_unique`, before the first item; notes how many items there may be, and the bytes of the
+  // shortest of them.
+  int begin_unique(int state) {
+    const Operands of = program_.operands[state];
+    const int enough = std::max(of.low, ENOUGH_TEXTS);
+    const std::vector<int> lengths = shortest_lengths(of.rule, enough);
+    const int num_texts = static_cast<int>(lengths.size());
+    const bool is_scarce = num_texts < enough && (of.high == NO_BOUND || num_texts < of.high);
+    most_items_[state] = is_scarce ? num_texts : of.high;
+    if (num_texts < of.low) return NEVER;
+    std::vector<long> total{0};
+    for (int i = 0; i < of.low; ++i) total.push_back(total.back() + lengths[i]);
+    const long signs = static_cast<long>(need_[program_.rule_start[of.comma]]) * std::max(of.low - 1, 0);
+    const long inner = total.back() + signs;
+    item_bytes_[state] = std::move(total);
+    return static_cast<int>(std::min<long>(inner, NEVER));
+  }
+
+  // The lengths of the shortest texts that a rule reads.
+  std::vector<int> shortest_lengths(int rule, int enough) {
+    const int start = start_of(rule);
+    std::vector<int> lengths;
+    std::map<int, int> layer;  // configuration: texts that lead to it
+    if (start != DEAD) layer[start] = 1;
+    for (int depth = 0; !layer.empty() && static_cast<int>(lengths.size()) < enough; ++depth) {
+      std::map<int, int> following;
+      for (const auto& [here, count] : layer) {
+        if (accepting_[here]) lengths.insert(lengths.end(), count, depth);
+        for (int byte = 0; byte < 256; ++byte) {
+          const int after = step(here, static_cast<uint8_t>(byte));
+          if (after == DEAD) continue;
+          int& known = following[after];
+          known = std::min(known + count, enough);
+        }
+      }
+      if (Clock::now() > deadline_) throw Limit("it took too long");
+      layer.swap(following);
+    }
+    if (static_cast<int>(lengths.size()) > enough) lengths.resize(enough);
+    return lengths;
+  }
+
+  // Bytes that are enough to come to the end of the items. Of the shortest texts so many may be taken as
+  // items have come: the next ones are there.
+  long shortest_unique(int origin, const std::vector<int>& counted) {
+    const Operands of = program_.operands[origin];
+    const std::vector<long>& total = item_bytes_[origin];
+    const long sign = need_[program_.rule_start[of.comma]];
+    const int count = counted[COUNT];
+    if (counted[READS] == AFTER_ITEM) {
+      const long more = std::max(of.low - count, 0);
+      const long signs = more ? more - (count == 0) : 0;
+      return total[of.low] - total[std::min(count, of.low)] + signs * sign;
+    }
+    const long rest = total[of.low] - total[std::min(count + 1, of.low)] + std::max(of.low - count - 1, 0) * sign;
+    // After a text that has been forgotten the next one might be the same, but not two of them.
+    const int skipped = counted[KEEPING] == ENDED;
+    if (counted[READS] == COMMA) {
+      const long item = shortest_item(start_of(of.rule), counted[BEFORE], 0, skipped);
+      return shortest(counted[INNER]) + item + rest;
+    }
+    return shortest_item(counted[INNER], counted[BEFORE], counted[TEXT], skipped) + rest;
+  }
+
+  // Fewest bytes to the end of an item that is none of the texts before, nor one of so many shorter ones.
+  int shortest_item(int inner, int before, int text, int skipped) {
+    std::map<Item, int> layer{{{inner, known_text(before, text)}, 1}};  // (configuration, text): texts
+    int best = NEVER, found = 0;
+    for (int depth = 0; !layer.empty() && depth < best; ++depth) {
+      std::map<Item, int> following;
+      for (const auto& [here, count] : layer) {
+        if (here.frame == ELSE && !skipped) {
+          best = std::min(best, depth + shortest(here.state));
+          continue;
+        }
+        if (accepting_[here.state] && !has_text(before, here.frame)) found += count;
+        for (int byte = 0; byte < 256; ++byte) {
+          const int after = step(here.state, static_cast<uint8_t>(byte));
+          if (after == DEAD) continue;
+          int& known = following[{after, known_text(before, find_text(here.frame, byte))}];
+          known = std::min(known + count, 2);
+        }
+      }
+      if (found > skipped) best = std::min(best, depth);
+      layer.swap(following);
+    }
+    return best;
+  }
+
+  const CollectionRules& collection(int state) {
+    const int number = program_.operands[state].rule;
+    if (!rules_[number]) rules_[number] = std::make_unique<CollectionRules>(program_, number, need_);
+    return *rules_[number];
+  }
+
+  // --- the way to the end ---
+
+  // Fewest bytes from each state to the end of its rule: the least solution of the equations that
+  // each state's parts make, from NEVER down. Products and unique items come last, one after the
+  // other, for they are searched, which takes their parts' needs.
+  void settle_needs() {
+    need_.assign(program_.num_states(), NEVER);
+    need_[FINAL] = 0;
+    inner_.assign(program_.num_states(), NEVER);
+    relax(1, program_.num_states());
+    std::vector<int> searched;
+    for (int s = 0; s < program_.num_states(); ++s)
+      if (program_.kind[s] == Kind::PRODUCT || program_.kind[s] == Kind::UNIQUE) searched.push_back(s);
+    for (size_t i = 0; i < searched.size(); ++i) {
+      const int state = searched[i];
+      const bool is_product = program_.kind[state] == Kind::PRODUCT;
+      const int inner = is_product ? shortest_product(state, first_parts(state)) : begin_unique(state);
+      inner_[state] = inner;
+      // The parts of the next one may hold this one: they were built between the two.
+      relax(state, i + 1 < searched.size() ? searched[i + 1] : program_.num_states());
+    }
+    relax(1, program_.num_states());
+    prefer_spelled();
+  }
+
+  // Where every state's end can be reached by bytes that are tokens, only these count from now on: then
+  // no more bytes than `shortest` says, and so no more tokens, are needed.
+  void prefer_spelled() {
+    std::vector<int> all(program_.num_states(), NEVER);
+    all.swap(need_);
+    need_[FINAL] = 0;
+    only_spelled_ = true;
+    relax(1, program_.num_states());
+    for (int s = 0; s < program_.num_states(); ++s) only_spelled_ = only_spelled_ && (need_[s] < NEVER || all[s] >= NEVER);
+    if (!only_spelled_) need_.swap(all);
+    std::fill(counting_need_.begin(), counting_need_.end(), -1);
+    std::fill(shortest_.begin(), shortest_.end(), -1);
+    for (std::unique_ptr<CollectionRules>& rules : rules_) rules.reset();
+    for (int frame = 1; frame < frames_.size(); ++frame) frame_shortest_[frame] = shortest_frame(frame);
+  }
+
+  // A byte of a range, one that is a token where that is asked for; -1: none.
+  int spelled_byte(int low, int high) const {
+    if (!only_spelled_) return low;
+    for (int byte = low; byte <= high; ++byte)
+      if (spelled_[byte]) return byte;
+    return -1;
+  }
+
+  void relax(int first, int last) {
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (int state = first; state < last; ++state) {
+        const int best = equation(state);
+        if (best < need_[state]) {
+          need_[state] = best;
+          changed = true;
+        }
+      }
+    }
+  }
+
+  int equation(int state) {
+    long best = need_[state];
+    for (const int* t = program_.jumps.first(state); t != program_.jumps.last(state); ++t)
+      best = std::min<long>(best, need_[*t]);
+    for (const Edge* e = program_.edges.first(state); e != program_.edges.last(state); ++e)
+      if (need_[e->target] + 1L < best && spelled_byte(e->low, e->high) >= 0) best = need_[e->target] + 1L;
+    const Operands& of = program_.operands[state];
+    switch (program_.kind[state]) {
+      case Kind::PLAIN: break;
+      case Kind::CALL:
+        best = std::min<long>(best, static_cast<long>(need_[program_.rule_start[of.rule]]) + need_[of.then]);
+        break;
+      case Kind::REPEAT: {
+        const long inner = of.low ? static_cast<long>(need_[program_.rule_start[of.rule]]) * of.low : 0;
+        best = std::min<long>(best, inner + need_[of.then]);
+        break;
+      }
+      case Kind::UNIQUE:
+      case Kind::PRODUCT:
+        best = std::min<long>(best, static_cast<long>(inner_[state]) + need_[of.then]);
+        break;
+      case Kind::COLLECTION: {
+        const CollectionRules rules(program_, of.rule, need_);
+        best = std::min<long>(best, static_cast<long>(rules.shortest(rules.begin().data())) + need_[of.then]);
+        break;
+      }
+    }
+    return static_cast<int>(std::min<long>(best, NEVER));
+  }
+
+  // Fewest bytes from a state, counting or not, to the end of its rule.
+  int state_need(int state) {
+    if (!is_counting(state)) return need_[state];
+    const int at = state - program_.num_states();
+    if (counting_need_[at] < 0) {
+      const int need = make_counting_need(at);
+      counting_need_[at] = need;
+    }
+    return counting_need_[at];
+  }
+
+  int make_counting_need(int at) {
+    const List list = counting_[at];
+    const std::vector<int> counted(list.begin() + 1, list.end());
+    const int origin = list[0];
+    const Operands of = program_.operands[origin];
+    long inner = 0;
+    if (program_.kind[origin] == Kind::REPEAT) {
+      const long more = std::max(of.low - counted[0], 0);
+      inner = more ? more * need_[program_.rule_start[of.rule]] : 0;
+    } else if (program_.kind[origin] == Kind::PRODUCT) {
+      inner = shortest_product(origin, counted);
+    } else if (program_.kind[origin] == Kind::UNIQUE) {
+      inner = shortest_unique(origin, counted);
+    } else {
+      inner = collection(origin).shortest(counted.data());
+    }
+    return static_cast<int>(std::min<long>(inner + need_[of.then], NEVER));
+  }
+
+  int item_shortest(const Item& item) {
+    return static_cast<int>(std::min<long>(static_cast<long>(state_need(item.state)) + frame_shortest_[item.frame], NEVER));
+  }
+
+  // Fewest bytes after which all parts agree, by a search that goes on from what is known.
+  int shortest_product(int product, const std::vector<int>& parts) {
+    if (!parts_alive(product, parts)) return NEVER;
+    struct Found {
+      int number, before;
+    };
+    const int first = product_state(product, parts);
+    if (product_shortest_[first] >= 0) return product_shortest_[first];
+    if (parts_accept(product, parts)) return product_shortest_[first] = 0;
+    std::vector<std::vector<Found>> layers{{{first, -1}}};
+    std::vector<bool> seen(product_states_.size(), false);
+    seen[first] = true;
+    int best = NEVER, end_depth = -1, end_index = -1, num_seen = 1;
+    std::vector<int> after;
+    while (!layers.back().empty() && static_cast<int>(layers.size()) - 1 < best) {
+      const int depth = static_cast<int>(layers.size()) - 1;
+      std::vector<Found> next;
+      for (int i = 0; i < static_cast<int>(layers[depth].size()); ++i) {
+        const int here = layers[depth][i].number;
+        const List list = product_states_[here];
+        const std::vector<int> at(list.begin() + 1, list.end());
+        int found = NEVER;
+        if (product_shortest_[here] >= 0) {
+          found = static_cast<int>(std::min<long>(static_cast<long>(depth) + product_shortest_[here], NEVER));
+        } else if (parts_accept(product, at)) {
+          found = depth;
+        } else {
+          for (int c = 0; c < program_.num_classes(); ++c) {
+            if (!spelled_class_[c] || !step_parts(product, at, program_.class_byte[c], after)) continue;
+            const int reached = product_state(product, after);
+            if (reached >= static_cast<int>(seen.size())) seen.resize(reached + 64, false);
+            if (seen[reached]) continue;
+            seen[reached] = true;
+            ++num_seen;
+            next.push_back({reached, i});
+          }
+          continue;
+        }
+        if (found < best) best = found, end_depth = depth, end_index = i;
+      }
+      if (Clock::now() > deadline_) throw Limit("it took too long");
+      if (num_seen > MOST_PRODUCT_STATES) throw Limit("it needs more than 100000 states");
+      layers.push_back(std::move(next));
+    }
+    if (best >= NEVER) {
+      for (const auto& layer : layers)
+        for (const Found& found : layer) product_shortest_[found.number] = NEVER;
+      return NEVER;
+    }
+    for (int depth = end_depth, index = end_index; depth >= 0; --depth) {  // back along the way
+      product_shortest_[layers[depth][index].number] = best - depth;
+      index = layers[depth][index].before;
+    }
+    return best;
+  }
+
+  int product_state(int product, const std::vector<int>& parts) {
+    std::vector<int> list{product};
+    list.insert(list.end(), parts.begin(), parts.end());
+    const int number = product_states_.add(list);
+    if (number == static_cast<int>(product_shortest_.size())) product_shortest_.push_back(-1);
+    return number;
+  }
+
+  const Program program_;
+  const std::array<bool, 256> spelled_;
+  std::vector<bool> spelled_class_;  // whether a class of bytes has one that is a token
+  bool only_spelled_ = false;
+  Clock::time_point deadline_;
+  int start_ = DEAD;
+  Interner configurations_;  // accepting, then (state, frame) pairs
+  std::vector<std::unique_ptr<int[]>> rows_;
+  std::vector<bool> accepting_;
+  std::vector<int> shortest_;  // -1: not known yet
+  Interner frames_;            // (state, frame) pairs
+  std::vector<int> frame_shortest_;
+  Interner counting_;
+  std::vector<int> counting_need_;  // -1: not known yet
+  std::vector<std::unique_ptr<CollectionRules>> rules_;
+  std::vector<int> rule_configurations_;
+  std::vector<int> finite_;  // of each rule; -1: not known yet
+  std::vector<int> need_, inner_;  // inner_: of products and unique items
+  std::unordered_map<int, int> most_items_;  // of unique items: `high`, or how many there are
+  std::unordered_map<int, std::vector<long>> item_bytes_;  // [n]: of the n shortest ones together
+  std::vector<std::unique_ptr<Closure>> closures_;
+  size_t depth_ = 0;
+  Interner texts_;                  // of unique items: (text before, byte); the empty one is 0, not in here
+  std::vector<int> texts_before_{ELSE};
+  Interner text_sets_;
+  Interner product_states_;  // product, then the configurations of its parts
+  std::vector<int> product_shortest_;
+};
+
+}  // namespace sapwood

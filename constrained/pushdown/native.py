@@ -1,0 +1,198 @@
+"""The pushdown machine in C++: the Python face of `pushdown.cpp`.
+
+Owns: the library, and the lifetimes of what it hands out. The headers beside it own the parts:
+`interner`, `program`, `collection` and `machine` (the Python modules of the same names, in C++),
+`vocabulary` (a byte trie) and `grammar` (rows, the way to the end in tokens).
+"""
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ... import _native
+from ..errors import LimitExceeded
+from ..vocabulary import Vocabulary
+from .program import Program
+from .token_machine import Row
+
+_FAILED: Final = -3
+_ERROR_SIZE: Final = 256
+_ROOM: Final = 4096
+_NO_BUDGET: Final = -1
+
+_INT: Final = ctypes.c_int
+_POINTER: Final = ctypes.c_void_p
+_SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
+    "vocabulary_new": (_POINTER, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
+    "vocabulary_free": (None, [_POINTER]),
+    "grammar_new": (
+        _POINTER,
+        [_POINTER, _POINTER, _POINTER, ctypes.c_double, ctypes.c_char_p, _INT],
+    ),
+    "grammar_free": (None, [_POINTER]),
+    "grammar_error": (ctypes.c_char_p, [_POINTER]),
+    "grammar_start": (_INT, [_POINTER]),
+    "grammar_size": (_INT, [_POINTER]),
+    "grammar_step": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT]),
+    "grammar_accept": (_INT, [_POINTER, _INT, _INT]),
+    "grammar_accepting": (_INT, [_POINTER, _INT]),
+    "grammar_is_end": (_INT, [_POINTER, _INT]),
+    "grammar_needed": (_INT, [_POINTER, _INT]),
+    "grammar_next_bytes": (_INT, [_POINTER, _INT, _POINTER]),
+    "grammar_forced": (_INT, [_POINTER, _INT, _POINTER, _INT, _POINTER]),
+    "grammar_crosses": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT, _INT]),
+    "fill": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, ctypes.c_int64]),
+}
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Raises NativeUnavailable."""
+    loaded = _native.load("pushdown", [Path(__file__).with_name("pushdown.cpp")])
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, f"sapwood_{name}")
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+_tries: "weakref.WeakKeyDictionary[Vocabulary, _Trie]" = weakref.WeakKeyDictionary()
+
+
+class _Trie:
+    """A vocabulary on the other side."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        texts = [text or b"" for text in vocabulary.token_bytes]
+        begin = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        ends = np.array(vocabulary.eos_ids, np.int32)
+        self.handle = library().sapwood_vocabulary_new(
+            b"".join(texts), begin.ctypes.data, len(texts), ends.ctypes.data, len(ends)
+        )
+        weakref.finalize(self, library().sapwood_vocabulary_free, self.handle)
+
+
+def load_trie(vocabulary: Vocabulary) -> _Trie:
+    """The vocabulary's, made once. Raises NativeUnavailable."""
+    found = _tries.get(vocabulary)
+    if found is None:
+        found = _tries.setdefault(vocabulary, _Trie(vocabulary))
+    return found
+
+
+class NativeTokenMachine:
+    """See `TokenMachine`."""
+
+    def __init__(self, program: Program, vocabulary: Vocabulary, seconds: float = 60.0) -> None:
+        self._library = library()
+        self._trie = load_trie(vocabulary)
+        arrays = [np.ascontiguousarray(array) for array in program.arrays]
+        data = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+        sizes = np.array([array.size for array in arrays], np.int64)
+        error = ctypes.create_string_buffer(_ERROR_SIZE)
+        self.handle = self._library.sapwood_grammar_new(
+            data, sizes.ctypes.data, self._trie.handle, seconds, error, _ERROR_SIZE
+        )
+        if not self.handle:
+            raise LimitExceeded(error.value.decode())
+        weakref.finalize(self, self._library.sapwood_grammar_free, self.handle)
+        self.start: Final[int] = self._library.sapwood_grammar_start(self.handle)
+
+    @property
+    def num_configurations(self) -> int:
+        return self._checked(self._library.sapwood_grammar_size(self.handle))
+
+    def step(self, configuration: int, text: bytes) -> int:
+        return self._checked(
+            self._library.sapwood_grammar_step(self.handle, configuration, text, len(text))
+        )
+
+    def accept(self, configuration: int, token: int) -> int:
+        return self._checked(
+            self._library.sapwood_grammar_accept(self.handle, configuration, token)
+        )
+
+    def accepting(self, configuration: int) -> bool:
+        return bool(
+            self._checked(self._library.sapwood_grammar_accepting(self.handle, configuration))
+        )
+
+    def is_end(self, configuration: int) -> bool:
+        return bool(self._checked(self._library.sapwood_grammar_is_end(self.handle, configuration)))
+
+    def needed(self, configuration: int) -> int:
+        return self._checked(self._library.sapwood_grammar_needed(self.handle, configuration))
+
+    def next_bytes(self, configuration: int) -> list[int]:
+        flags = np.empty(256, np.bool_)
+        self._checked(
+            self._library.sapwood_grammar_next_bytes(self.handle, configuration, flags.ctypes.data)
+        )
+        found: list[int] = np.flatnonzero(flags).tolist()
+        return found
+
+    def forced(self, configuration: int) -> tuple[bytes, int]:
+        room, end = _ROOM, ctypes.c_int()
+        while True:
+            out = ctypes.create_string_buffer(room)
+            length = self._checked(
+                self._library.sapwood_grammar_forced(
+                    self.handle, configuration, out, room, ctypes.byref(end)
+                )
+            )
+            if length <= room:
+                return out.raw[:length], end.value
+            room = length
+
+    def crosses(self, configuration: int, text: bytes, place: int) -> bool:
+        return bool(
+            self._checked(
+                self._library.sapwood_grammar_crosses(
+                    self.handle, configuration, text, len(text), place
+                )
+            )
+        )
+
+    def fill(self, configuration: int, budget: int | None, row: Row) -> None:
+        failed = fill_rows([self], [configuration], [budget], row[None], [0])
+        if failed is not None:
+            raise failed[1]
+
+    def _checked(self, result: int) -> int:
+        if result == _FAILED:
+            raise self.error()
+        return result
+
+    def error(self) -> LimitExceeded:
+        """Why the last call failed."""
+        return LimitExceeded(self._library.sapwood_grammar_error(self.handle).decode())
+
+
+def fill_rows(
+    machines: Sequence[NativeTokenMachine],
+    configurations: Sequence[int],
+    budgets: Sequence[int | None],
+    rows: Row,
+    places: Sequence[int],
+) -> tuple[int, LimitExceeded] | None:
+    """Machine i's row into rows[places[i]], all in one call.
+
+    rows: int32 [any, num_words], each row contiguous. Returns the number of the first machine that
+    failed, and how; those after it are not filled.
+    """
+    count = len(machines)
+    ints = ctypes.c_int * count
+    failed = library().sapwood_fill(
+        (ctypes.c_void_p * count)(*[machine.handle for machine in machines]),
+        ints(*configurations),
+        ints(*[_NO_BUDGET if budget is None else budget for budget in budgets]),
+        ints(*places),
+        count,
+        rows.ctypes.data,
+        rows.strides[0] // rows.itemsize,
+    )
+    return (failed - 1, machines[failed - 1].error()) if failed else None

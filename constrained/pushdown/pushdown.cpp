@@ -1,0 +1,174 @@
+// The C face of the pushdown machine, for `native.py`. Any thread may call; a grammar is locked while
+// it works. A call that fails returns FAILED, and `sapwood_grammar_error` says why.
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+#include "grammar.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+using namespace sapwood;
+
+namespace {
+
+constexpr int FAILED = -3;
+
+struct Guarded {
+  Guarded(Program program, const Vocabulary& vocabulary, double seconds)
+      : grammar(std::move(program), vocabulary, seconds) {}
+  Grammar grammar;
+  std::mutex mutex;
+  std::string error;
+};
+
+template <class Do>
+int guarded(Guarded* of, Do&& work) {
+  const std::lock_guard<std::mutex> lock(of->mutex);
+  try {
+    return work(of->grammar);
+  } catch (const std::exception& error) {
+    of->error = error.what();
+    return FAILED;
+  }
+}
+
+// The arrays of `Program.arrays`, one after the other.
+class Arrays {
+ public:
+  Arrays(const void* const* data, const int64_t* sizes) : data_(data), sizes_(sizes) {}
+
+  std::vector<int> ints() {
+    const int* first = static_cast<const int*>(data_[at_]);
+    return {first, first + sizes_[at_++]};
+  }
+  std::vector<uint8_t> bytes() {
+    const uint8_t* first = static_cast<const uint8_t*>(data_[at_]);
+    return {first, first + sizes_[at_++]};
+  }
+  template <class Row>
+  std::vector<Row> rows() {
+    const Row* first = static_cast<const Row*>(data_[at_]);
+    return {first, first + sizes_[at_++] * sizeof(int) / sizeof(Row)};
+  }
+
+ private:
+  const void* const* data_;
+  const int64_t* sizes_;
+  int at_ = 0;
+};
+
+Program read_program(Arrays arrays) {
+  Program program;
+  program.root = arrays.ints()[0];
+  program.edges.begin = arrays.ints();
+  const std::vector<uint8_t> low = arrays.bytes(), high = arrays.bytes();
+  const std::vector<int> target = arrays.ints();
+  for (size_t i = 0; i < target.size(); ++i) program.edges.flat.push_back({low[i], high[i], target[i]});
+  program.jumps.begin = arrays.ints();
+  program.jumps.flat = arrays.ints();
+  for (int kind : arrays.ints()) program.kind.push_back(static_cast<Kind>(kind));
+  program.operands = arrays.rows<Operands>();
+  program.rule_start = arrays.ints();
+  program.parts.begin = arrays.ints();
+  const std::vector<int> part_rule = arrays.ints(), part_negated = arrays.ints();
+  for (size_t i = 0; i < part_rule.size(); ++i) program.parts.flat.push_back({part_rule[i], part_negated[i] != 0});
+  program.collections = arrays.rows<CollectionOf>();
+  program.members.begin = arrays.ints();
+  program.members.flat = arrays.rows<MemberOf>();
+  program.needs.begin = arrays.ints();
+  program.needs.flat = arrays.rows<Pair>();
+  program.counters.begin = arrays.ints();
+  program.counters.flat = arrays.rows<Pair>();
+  program.find_classes();
+  return program;
+}
+
+}  // namespace
+
+EXPORT void* sapwood_vocabulary_new(const uint8_t* blob, const int64_t* begin, int size, const int* ends, int num_ends) {
+  return new Vocabulary(blob, begin, size, ends, num_ends);
+}
+
+EXPORT void sapwood_vocabulary_free(void* vocabulary) { delete static_cast<Vocabulary*>(vocabulary); }
+
+// The grammar, or null, with the reason in `error`.
+EXPORT void* sapwood_grammar_new(const void* const* data, const int64_t* sizes, const void* vocabulary,
+                                 double seconds, char* error, int error_size) {
+  try {
+    return new Guarded(read_program({data, sizes}), *static_cast<const Vocabulary*>(vocabulary), seconds);
+  } catch (const std::exception& raised) {
+    std::strncpy(error, raised.what(), error_size - 1);
+    return nullptr;
+  }
+}
+
+EXPORT void sapwood_grammar_free(void* grammar) { delete static_cast<Guarded*>(grammar); }
+
+EXPORT const char* sapwood_grammar_error(void* grammar) { return static_cast<Guarded*>(grammar)->error.c_str(); }
+
+EXPORT int sapwood_grammar_start(void* grammar) { return static_cast<Guarded*>(grammar)->grammar.machine().start(); }
+
+EXPORT int sapwood_grammar_size(void* grammar) {
+  return guarded(static_cast<Guarded*>(grammar), [](Grammar& g) { return g.machine().size(); });
+}
+
+EXPORT int sapwood_grammar_step(void* grammar, int configuration, const uint8_t* text, int length) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.step(configuration, text, length); });
+}
+
+EXPORT int sapwood_grammar_accept(void* grammar, int configuration, int token) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.accept(configuration, token); });
+}
+
+EXPORT int sapwood_grammar_accepting(void* grammar, int configuration) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.machine().accepting(configuration); });
+}
+
+EXPORT int sapwood_grammar_is_end(void* grammar, int configuration) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.is_end(configuration); });
+}
+
+EXPORT int sapwood_grammar_shortest(void* grammar, int configuration) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.machine().shortest(configuration); });
+}
+
+EXPORT int sapwood_grammar_needed(void* grammar, int configuration) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.needed(configuration); });
+}
+
+EXPORT int sapwood_grammar_next_bytes(void* grammar, int configuration, bool* may_follow) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+    g.next_bytes(configuration, may_follow);
+    return 0;
+  });
+}
+
+// How many bytes must follow; the first `room` of them in `out`, the configuration after all in `end`.
+EXPORT int sapwood_grammar_forced(void* grammar, int configuration, uint8_t* out, int room, int* end) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+    std::vector<uint8_t> bytes;
+    *end = g.forced(configuration, bytes);
+    std::copy_n(bytes.begin(), std::min<size_t>(bytes.size(), room), out);
+    return static_cast<int>(bytes.size());
+  });
+}
+
+EXPORT int sapwood_grammar_crosses(void* grammar, int configuration, const uint8_t* text, int length, int place) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.crosses(configuration, text, length, place); });
+}
+
+// One row of allowed tokens for each of `count` grammars: row places[i] of those that are `stride` words
+// apart. Returns 0, or the number, from 1, of the first that failed; those after it are not filled.
+EXPORT int sapwood_fill(void* const* grammars, const int* configurations, const int* budgets, const int* places,
+                        int count, int32_t* rows, int64_t stride) {
+  for (int i = 0; i < count; ++i) {
+    const int done = guarded(static_cast<Guarded*>(grammars[i]), [=](Grammar& g) {
+      g.fill(configurations[i], budgets[i], rows + places[i] * stride);
+      return 0;
+    });
+    if (done == FAILED) return i + 1;
+  }
+  return 0;
+}

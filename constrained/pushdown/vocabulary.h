@@ -1,0 +1,196 @@
+// The tokens of a vocabulary as byte tries in depth-first order; knows no machine.
+//
+// Most tokens are plain: whole or cut characters that a JSON string holds as they are. Where a machine
+// would read any such text, their bits are set at once, and only the trie of the others is walked.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace sapwood {
+
+// Well-formed UTF-8 without control characters, '"' and '\': where one byte leads. 0 is between
+// characters, FULL is nowhere.
+struct PlainText {
+  static constexpr int STATES = 8, BROKEN = -1;
+  static constexpr int MOST_BYTES = 16;  // of a plain token; longer ones are walked
+
+  struct Range {
+    int low, high, next;
+  };
+  // 1, 2, 3: so many continuation bytes; 4: after E0, 5: ED, 6: F0, 7: F4.
+  static std::vector<Range> ranges(int state) {
+    switch (state) {
+      case 0:
+        return {{0x20, 0x21, 0}, {0x23, 0x5B, 0}, {0x5D, 0x7F, 0}, {0xC2, 0xDF, 1}, {0xE0, 0xE0, 4},
+                {0xE1, 0xEC, 2}, {0xED, 0xED, 5}, {0xEE, 0xEF, 2}, {0xF0, 0xF0, 6}, {0xF1, 0xF3, 3},
+                {0xF4, 0xF4, 7}};
+      case 1: return {{0x80, 0xBF, 0}};
+      case 2: return {{0x80, 0xBF, 1}};
+      case 3: return {{0x80, 0xBF, 2}};
+      case 4: return {{0xA0, 0xBF, 1}};
+      case 5: return {{0x80, 0x9F, 1}};
+      case 6: return {{0x90, 0xBF, 2}};
+      default: return {{0x80, 0x8F, 2}};
+    }
+  }
+  static int step(int state, uint8_t byte) {
+    for (const Range& range : ranges(state))
+      if (range.low <= byte && byte <= range.high) return range.next;
+    return BROKEN;
+  }
+};
+
+// Nodes: 0 is the root; a node's children follow it, the next sibling stands at its end.
+class Trie {
+ public:
+  struct Twins {
+    int first, other;  // tokens with the same bytes; only the first is in the trie
+  };
+
+  // `text(token)` and `length(token)` of the tokens, which are sorted by text, then by number.
+  template <class Text, class Length>
+  Trie(const std::vector<int>& tokens, Text&& text, Length&& length) {
+    add(0, 0);
+    std::vector<int> path{0};  // the nodes from the root to the last one
+    int before = -1;
+    for (int token : tokens) {
+      const int size = length(token);
+      int shared = 0;
+      if (before >= 0) {
+        const int limit = std::min(length(before), size);
+        while (shared < limit && text(before)[shared] == text(token)[shared]) ++shared;
+        if (shared == size && shared == length(before)) {
+          twins_.push_back({before, token});
+          continue;
+        }
+      }
+      close(path, shared + 1);
+      for (int i = shared; i < size; ++i) {
+        path.push_back(num_nodes());
+        add(text(token)[i], i + 1);
+      }
+      token_.back() = token;
+      before = token;
+    }
+    close(path, 0);
+  }
+
+  int num_nodes() const { return static_cast<int>(byte_.size()); }
+  uint8_t byte(int node) const { return byte_[node]; }
+  int depth(int node) const { return depth_[node]; }
+  int end(int node) const { return end_[node]; }
+  int token(int node) const { return token_[node]; }  // -1: none ends here
+  const std::vector<Twins>& twins() const { return twins_; }
+
+  int child(int node, uint8_t byte) const {  // -1: none
+    for (int at = node + 1; at < end_[node]; at = end_[at])
+      if (byte_[at] == byte) return at;
+    return -1;
+  }
+
+ private:
+  void add(uint8_t byte, int depth) {
+    byte_.push_back(byte);
+    depth_.push_back(depth);
+    token_.push_back(-1);
+    end_.push_back(0);
+  }
+  void close(std::vector<int>& path, int kept) {
+    for (; static_cast<int>(path.size()) > kept; path.pop_back()) end_[path.back()] = num_nodes();
+  }
+
+  std::vector<uint8_t> byte_;
+  std::vector<int> depth_, end_, token_;
+  std::vector<Twins> twins_;
+};
+
+class Vocabulary {
+ public:
+  // Token t spells blob[begin[t]:begin[t + 1]]; one that spells nothing is never allowed. `ends`: the
+  // end tokens.
+  Vocabulary(const uint8_t* blob, const int64_t* begin, int size, const int* ends, int num_ends)
+      : size_(size),
+        begin_(begin, begin + size + 1),
+        blob_(blob, blob + begin[size]),
+        ends_(ends, ends + num_ends),
+        order_(sorted()),
+        all_(make_trie(order_)),
+        plain_words_(num_words()),
+        others_(make_trie(without_plain())) {}
+
+  int size() const { return size_; }
+  int num_words() const { return (size_ + 31) / 32; }
+  int longest() const { return longest_; }
+  int length(int token) const { return static_cast<int>(begin_[token + 1] - begin_[token]); }
+  const uint8_t* text(int token) const { return blob_.data() + begin_[token]; }
+  const std::vector<int>& ends() const { return ends_; }
+
+  // Whether each byte is a token by itself.
+  std::array<bool, 256> spelled() const {
+    std::array<bool, 256> spelled{};
+    for (int token : order_)
+      if (length(token) == 1) spelled[*text(token)] = true;
+    return spelled;
+  }
+
+  const Trie& all() const { return all_; }
+  const Trie& others() const { return others_; }                             // all that are not plain
+  const std::vector<int32_t>& plain_words() const { return plain_words_; }  // the bits of the plain ones
+
+ private:
+  Trie make_trie(const std::vector<int>& tokens) const {
+    return Trie(tokens, [&](int t) { return text(t); }, [&](int t) { return length(t); });
+  }
+
+  std::vector<int> sorted() {
+    std::vector<int> order;
+    for (int token = 0; token < size_; ++token) {
+      if (!length(token)) continue;
+      order.push_back(token);
+      longest_ = std::max(longest_, length(token));
+    }
+    std::sort(order.begin(), order.end(), [&](int a, int b) {
+      const int order = compare(a, b);
+      return order < 0 || (order == 0 && a < b);
+    });
+    return order;
+  }
+
+  int compare(int a, int b) const {
+    const int limit = std::min(length(a), length(b));
+    const int shared = static_cast<int>(std::mismatch(text(a), text(a) + limit, text(b)).first - text(a));
+    return shared == limit ? length(a) - length(b) : text(a)[shared] - text(b)[shared];
+  }
+
+  std::vector<int> without_plain() {
+    std::vector<int> others;
+    for (int token : order_) {
+      if (is_plain(token))
+        plain_words_[token / 32] |= static_cast<int32_t>(1u << (token % 32));
+      else
+        others.push_back(token);
+    }
+    return others;
+  }
+
+  bool is_plain(int token) const {
+    int state = length(token) <= PlainText::MOST_BYTES ? 0 : PlainText::BROKEN;
+    for (int i = 0; i < length(token) && state != PlainText::BROKEN; ++i)
+      state = PlainText::step(state, text(token)[i]);
+    return state != PlainText::BROKEN;
+  }
+
+  int size_, longest_ = 0;
+  std::vector<int64_t> begin_;
+  std::vector<uint8_t> blob_;
+  std::vector<int> ends_;
+  std::vector<int> order_;  // by text
+  Trie all_;
+  std::vector<int32_t> plain_words_;
+  Trie others_;
+};
+
+}  // namespace sapwood
