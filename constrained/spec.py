@@ -65,13 +65,15 @@ class JsonSchema:
     whitespace: "spaced", one space after each ',' and ':' and nowhere else, as `json.dumps` writes
     it; "compact", none; "flexible", between any two signs nothing, a space, or a line break and an
     indent. key_order: "schema", properties in the schema's order, others after them; "any".
-    integer_fraction: 1.0 may be written for the integer 1.
+    integer_fraction: 1.0 may be written for the integer 1. open_objects: where a schema lists
+    properties and says nothing of others, others may come, as JSON Schema has it; else they may not.
     """
 
     schema: str
     whitespace: Whitespace = "spaced"
     key_order: KeyOrder = "schema"
     integer_fraction: bool = False
+    open_objects: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.schema, str):
@@ -79,8 +81,9 @@ class JsonSchema:
         for name, allowed in (("whitespace", WHITESPACE), ("key_order", KEY_ORDERS)):
             if getattr(self, name) not in allowed:
                 raise GrammarError(f"{name} is one of {allowed}, not {getattr(self, name)!r}")
-        if not isinstance(self.integer_fraction, bool):
-            raise GrammarError(f"integer_fraction is a bool, not {self.integer_fraction!r}")
+        for name in ("integer_fraction", "open_objects"):
+            if not isinstance(getattr(self, name), bool):
+                raise GrammarError(f"{name} is a bool, not {getattr(self, name)!r}")
 
     @classmethod
     def of(
@@ -90,6 +93,7 @@ class JsonSchema:
         whitespace: Whitespace = "spaced",
         key_order: KeyOrder = "schema",
         integer_fraction: bool = False,
+        open_objects: bool = True,
     ) -> "JsonSchema":
         """A schema as a dict, a bool or JSON text; raises GrammarError where it is not JSON."""
         value = parse_json(schema) if isinstance(schema, str) else schema
@@ -99,7 +103,7 @@ class JsonSchema:
             text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise GrammarError(f"the JSON schema is not JSON: {error}") from error
-        return cls(text, whitespace, key_order, integer_fraction)
+        return cls(text, whitespace, key_order, integer_fraction, open_objects)
 
 
 @dataclass(frozen=True)

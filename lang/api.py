@@ -198,10 +198,8 @@ def _constraint(
     try:
         if dtype is not None:
             return dtype_constraint(dtype)
-        if isinstance(json_schema, JsonSchema):
-            return json_schema
         if json_schema is not None:
-            return JsonSchema.of(_schema(json_schema))
+            return _schema(json_schema)
     except ValueError as error:
         field = "dtype" if dtype is not None else "json_schema"
         raise InvalidRequest(f"{field}: {error}", field=field) from error
@@ -215,9 +213,11 @@ def _constraint(
     return constraint
 
 
-def _schema(schema: str | Mapping[str, Any] | type) -> str | Mapping[str, Any]:
-    if isinstance(schema, str | Mapping):
+def _schema(schema: str | Mapping[str, Any] | type | JsonSchema) -> JsonSchema:
+    if isinstance(schema, JsonSchema):
         return schema
+    if isinstance(schema, str | Mapping):
+        return JsonSchema.of(schema)
     describe = getattr(schema, "model_json_schema", None)
     if not callable(describe):
         raise ValueError(f"{schema!r} is neither JSON text, nor a dict, nor a pydantic model")
@@ -225,7 +225,7 @@ def _schema(schema: str | Mapping[str, Any] | type) -> str | Mapping[str, Any]:
         made: Mapping[str, Any] = describe()
     except Exception as error:  # whatever the model's own code raises
         raise ValueError(f"{schema!r} describes no JSON schema: {error}") from error
-    return made
+    return JsonSchema.of(made, open_objects=False)  # a model has the fields that it lists
 
 
 def _check_name(name: object) -> None:

@@ -102,6 +102,7 @@ JSON_OPTIONS: Final = {
     "json_whitespace": "whitespace",
     "json_key_order": "key_order",
     "json_integer_fraction": "integer_fraction",
+    "json_open_objects": "open_objects",
 }
 """Name in the dict, beside `json_schema` -> name in JsonSchema."""
 

@@ -14,8 +14,8 @@ from sapwood import _native
 
 FOLDERS = [
     folder
-    for name in ("sample", "llama_step")
-    if (folder := Path(__file__).parent / "kernels" / name).is_dir()
+    for name in ("kernels/sample", "kernels/llama_step", "constrained/pushdown")
+    if (folder := Path(__file__).parent / name).is_dir()
 ]
 MISTAKES = """
 #define EXPORT extern "C" __attribute__((visibility("default")))

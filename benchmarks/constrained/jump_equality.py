@@ -20,11 +20,11 @@ Owns: the three ways and what is compared. Knows of the engine's parts only the 
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from corpus import load, schema_files
@@ -44,7 +44,7 @@ from sapwood.runtime.tokenizer import TokenizerFiles, load_tokenizer
 from sapwood.runtime.wire import Failed, TokenRequest
 
 AT_ONCE: Final = 32
-SHOWN: Final = 3  # examples of each cause
+SHOWN: Final = 5  # spellings of each cause
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,6 @@ class Pair:
     name: str
     spec: JsonSchema
     prompt_ids: tuple[int, ...]
-
-    @property
-    def schema(self) -> Any:
-        return json.loads(self.spec.schema)
 
 
 @dataclass(frozen=True)
@@ -233,13 +229,16 @@ class Bench:
 # --- what is compared -----------------------------------------------------------------------------
 
 
-def complaint(schema: Any, output: Output) -> str | None:
-    """Why the output is not what the schema asked for."""
-    if output.finish != "stop":
+def complaint(pair: Pair, output: Output) -> str | None:
+    """Why the output is not what the schema asked for. Also where the budget ended it: a number
+    without bounds goes on as long as it may, and is one wherever it is left."""
+    if output.finish not in ("stop", "length"):
         return f"ended by {output.finish}"
+    # As decimal fractions, for in binary ones jsonschema takes 1.11 for no multiple of 0.01.
+    schema, document = (json.loads(t, parse_float=Decimal) for t in (pair.spec.schema, output.text))
     kind = validators.validator_for(schema, default=Draft202012Validator)
     try:
-        kind(schema, format_checker=format_checker()).validate(json.loads(output.text))
+        kind(schema, format_checker=format_checker()).validate(document)
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return None
@@ -268,27 +267,30 @@ def cause(jumped: Output, free: Output, token_bytes: Sequence[bytes | None]) -> 
 
 @dataclass
 class Report:
-    """`unequal`, `invalid`: names with what is wrong. `causes`: how many free outputs differ from
-    the jumping ones for each, of which `same_text` say the same in other tokens."""
+    """`unequal`, `invalid`: names with what is wrong. `by_length`: how many jumping outputs the
+    budget ended. `causes`: how many free outputs differ from the jumping ones for each, of which
+    `same_text` say the same in other tokens; `spellings`: at which tokens."""
 
     pairs: int = 0
     tokens: int = 0
     forced: int = 0
     identical: int = 0
+    by_length: int = 0
     unequal: dict[str, str] = field(default_factory=dict)
     invalid: dict[str, str] = field(default_factory=dict)
     checked: int = 0
     free_identical: int = 0
-    causes: Counter[str] = field(default_factory=Counter)
-    same_text: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
+    same_text: dict[str, int] = field(default_factory=dict)
+    spellings: dict[str, dict[str, int]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, pair: Pair, jumped: Output, stepped: Output) -> None:
         self.pairs += 1
         self.tokens += len(jumped.ids)
         self.forced += sum(jumped.is_forced)
-        if jumped == stepped:
+        self.by_length += jumped.finish == "length"
+        if jumped.ids and jumped == stepped:
             self.identical += 1
         else:
             self.unequal[pair.name] = _first_difference(jumped, stepped)
@@ -303,15 +305,13 @@ class Report:
         if why is None:
             self.free_identical += 1
             return
-        self.causes[why] += 1
-        self.same_text[why] += jumped.text == free.text
-        examples = self.examples.setdefault(why, [])
-        if len(examples) < SHOWN:
-            examples.append(f"{pair.name}: {_first_difference(jumped, free, token_bytes)}")
+        _count(self.causes, why)
+        _count(self.same_text, why, jumped.text == free.text)
+        _count(self.spellings.setdefault(why, {}), _first_difference(jumped, free, token_bytes))
 
     def _check(self, pair: Pair, way: str, output: Output) -> None:
         self.checked += 1
-        wrong = complaint(pair.schema, output)
+        wrong = complaint(pair, output)
         if wrong is not None:
             self.invalid[f"{pair.name}, {way}"] = wrong
 
@@ -324,9 +324,10 @@ class Report:
             f"| jumping and one by one: identical ids | {self.identical} of {self.pairs} |",
             f"| outputs valid by jsonschema | {self.checked - len(self.invalid)} "
             f"of {self.checked} |",
+            f"| ended by the budget | {self.by_length} |",
             f"| free masked decoding: identical ids | {self.free_identical} of {self.pairs} |",
         ]
-        for why, count in self.causes.most_common():
+        for why, count in self.causes.items():
             same = self.same_text[why]
             lines.append(f"| first difference: {why} | {count}, the same text in {same} |")
         notes = {
@@ -337,20 +338,23 @@ class Report:
         lines.append("")
         for title, named in notes.items():
             lines += [f"- {title}: {name}: {what}" for name, what in named.items()]
-        for why, examples in self.examples.items():
-            lines += [f"- {why}: {example}" for example in examples]
+        for why, spellings in self.spellings.items():
+            often = sorted(spellings.items(), key=lambda item: -item[1])[:SHOWN]
+            lines += [f"- {why}: {count} times {spelling}" for spelling, count in often]
         return "\n".join(lines).rstrip() + "\n"
 
 
-def _first_difference(
-    one: Output, other: Output, token_bytes: Sequence[bytes | None] | None = None
-) -> str:
+def _count(counts: dict[str, int], key: str, by: int = 1) -> None:
+    counts[key] = counts.get(key, 0) + by
+
+
+def _first_difference(one: Output, other: Output, token_bytes: Sequence[bytes | None] = ()) -> str:
+    """The ids that differ first, as bytes where `token_bytes` are given."""
     for at, (a, b) in enumerate(zip(one.ids, other.ids, strict=False)):
+        if a != b and token_bytes:
+            return f"{token_bytes[a]!r} and {token_bytes[b]!r}"
         if a != b:
-            if token_bytes is None:
-                return f"at {at} of {len(one.ids)} and {len(other.ids)}: {a} and {b}"
-            before = b"".join(token_bytes[t] or b"" for t in one.ids[max(0, at - 4) : at])
-            return f"after {before!r}: {token_bytes[a]!r}, free {token_bytes[b]!r}"
+            return f"at {at} of {len(one.ids)} and {len(other.ids)}: {a} and {b}"
     return f"{len(one.ids)} ids ({one.finish}) and {len(other.ids)} ({other.finish})"
 
 

@@ -29,7 +29,8 @@ from .strings import Strings
 
 
 class Emitter:
-    """Of one machine. ordered: properties come as the schema lists them, others after them."""
+    """Of one machine. ordered: properties come as the schema lists them, others after them;
+    open_objects: see `JsonSchema`."""
 
     def __init__(
         self,
@@ -40,10 +41,12 @@ class Emitter:
         *,
         ordered: bool,
         integer_fraction: bool,
+        open_objects: bool,
     ) -> None:
         self.builder = builder
         self.spacing = spacing
         self.ordered = ordered
+        self.open_objects = open_objects
         self._evaluator = evaluator
         self.strings = Strings(builder)
         self._numbers = Numbers(builder, integer_fraction)

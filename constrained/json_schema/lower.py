@@ -27,6 +27,7 @@ def add_schema(builder: Builder, spec: JsonSchema) -> int:
         spacing,
         ordered=spec.key_order == "schema",
         integer_fraction=spec.integer_fraction,
+        open_objects=spec.open_objects,
     )
     rule = emitter.rule(term(document.root))
     emitter.finish()

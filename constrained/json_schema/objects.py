@@ -1,21 +1,71 @@
 """The states of objects: properties by name, by pattern and by the rest, and how many."""
 
 import itertools
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Unsupported
+from ..errors import LimitExceeded, Unsupported
 from ..pushdown.builder import FINAL, Collection, Member, Part
-from .constraints import ANYTHING, NOTHING, Case, Term, both
+from .constraints import ANYTHING, NOTHING, Case, Properties, Some, Term, both
 
 if TYPE_CHECKING:
     from .emit import Emitter
 
 _MOST_PATTERNS: Final = 6
+_MOST_WAYS: Final = 400
 
 
 def add_object(emitter: "Emitter", case: Case, pointer: str) -> int:
     """The state that reads the objects of a case, up to FINAL."""
-    return _Object(emitter, case, pointer).state()
+    cases = _ways_to_break(emitter, case) if case.some else [case]
+    return emitter.builder.either([_Object(emitter, each, pointer).state() for each in cases])
+
+
+def _listed(case: Case) -> tuple[str, ...]:
+    """The names that are spoken of."""
+    names: dict[str, None] = {}
+    for layer in case.properties:
+        names.update(dict.fromkeys(name for name, _ in layer.named))
+    names.update(dict.fromkeys(case.required))
+    for pair in case.needs:
+        names.update(dict.fromkeys(pair))
+    return tuple(names)
+
+
+def _ways_to_break(emitter: "Emitter", case: Case) -> list[Case]:
+    """A case for each choice of what `some` may be: a property that is listed, or one that is not;
+    then what is left of `some` is to be one property that nobody lists."""
+    known = {name: ANYTHING for some in case.some for name, _ in some.beside.named}
+    case = replace(case, properties=(*case.properties, Properties(tuple(known.items()))))
+    names = _listed(case)
+
+    def may_be(some: Some, name: str) -> bool:
+        if some.pattern is not None:
+            return emitter.matches(some.pattern, name)
+        spoken_of = dict(some.beside.named)
+        patterns = (text for text, _ in some.beside.patterns)
+        return name not in spoken_of and not any(emitter.matches(p, name) for p in patterns)
+
+    choices: list[list[tuple[str | None, Some]]] = []
+    for some in case.some:
+        fitting = [name for name in names if may_be(some, name)]
+        if some.value != ANYTHING or not set(fitting) & set(case.required):
+            choices.append([*((name, some) for name in fitting), (None, some)])
+    if math.prod(map(len, choices)) > _MOST_WAYS:
+        raise LimitExceeded(f"there are more than {_MOST_WAYS} ways to break what must not hold")
+    ways = []
+    for chosen in itertools.product(*choices):
+        named = [(name, some.value) for name, some in chosen if name is not None]
+        ways.append(
+            replace(
+                case,
+                properties=(*case.properties, *(Properties((each,)) for each in named)),
+                required=tuple(dict.fromkeys((*case.required, *(name for name, _ in named)))),
+                some=tuple(some for name, some in chosen if name is None),
+            )
+        )
+    return ways
 
 
 class _Object:
@@ -23,13 +73,7 @@ class _Object:
         self._emitter = emitter
         self._case = case
         self._pointer = pointer
-        names: dict[str, None] = {}
-        for layer in case.properties:
-            names.update(dict.fromkeys(name for name, _ in layer.named))
-        names.update(dict.fromkeys(case.required))
-        for pair in case.needs:
-            names.update(dict.fromkeys(pair))
-        self._names = tuple(names)
+        self._names = _listed(case)
         self._patterns = tuple(
             dict.fromkeys(
                 [text for layer in case.properties for text, _ in layer.patterns]
@@ -65,7 +109,7 @@ class _Object:
         collection = Collection(
             (*members, *others),
             spacing.comma,
-            self._emitter.ordered or bool(self._case.some),
+            self._emitter.ordered or any(some.value != ANYTHING for some in self._case.some),
             close,
             required=frozenset(numbers[name] for name in self._case.required),
             needs=tuple((numbers[a], numbers[b]) for a, b in needs if a in numbers),
@@ -74,7 +118,8 @@ class _Object:
             counters=tuple(counters),
         )
         if not collection.members:
-            return spacing.open(builder, b"{", close) if not low else builder.nothing()
+            is_empty = not low and not counters
+            return spacing.open(builder, b"{", close) if is_empty else builder.nothing()
         return spacing.open(builder, b"{", builder.collect(collection))
 
     # Values
@@ -120,7 +165,10 @@ class _Object:
 
     def _others(self, counters: list[tuple[int, int | None]]) -> list[Member]:
         emitter, builder = self._emitter, self._emitter.builder
-        members: list[Member] = []
+        is_silent = not any(layer.explicit or layer.patterns for layer in self._case.properties)
+        if not emitter.open_objects and self._names and is_silent and not self._case.some:
+            return []
+        states: list[int] = []
         for size in range(len(self._patterns) + 1):
             for chosen in itertools.combinations(self._patterns, size):
                 matched = frozenset(chosen)
@@ -132,29 +180,26 @@ class _Object:
                         key,
                         emitter.spacing.colon(builder, builder.call(emitter.rule(value), FINAL)),
                     )
-                    members.append(Member(builder.rule(text), once=False))
-        # Those that are counted come last, for of two with one name the last one is what counts.
-        if len(self._case.some) > 1:
-            raise Unsupported(
-                f"{self._pointer}: two schemas of properties that must not hold are not supported"
-            )
-        for some in self._case.some:
+                    states.append(text)
+        # One member: they come in any order among themselves.
+        members = [Member(builder.rule(builder.either(states)), once=False)] if states else []
+        # Those that are counted come last, for of two with one name the last value is what counts.
+        if self._case.some:
             counters.append((1, None))
-            members += self._some(some, len(counters) - 1)
+            members += self._some(len(counters) - 1)
         return members
 
-    def _some(self, some, counter: int) -> list[Member]:  # type: ignore[no-untyped-def]
-        """The properties that break what must not hold: of these there is at least one."""
+    def _some(self, counter: int) -> list[Member]:
+        """The properties that are what each of `some` asks for: of these there is at least one."""
         emitter, builder = self._emitter, self._emitter.builder
         members = []
         for size in range(len(self._patterns) + 1):
             for chosen in itertools.combinations(self._patterns, size):
                 matched = frozenset(chosen)
-                if some.pattern is not None and some.pattern not in matched:
+                if not all(_holds(some, matched) for some in self._case.some):
                     continue
-                if some.pattern is None and matched & {t for t, _ in some.beside.patterns}:
-                    continue
-                value = both((self._value_by(matched), some.value))
+                breaking = (some.value for some in self._case.some)
+                value = both((self._value_by(matched), *breaking))
                 if value == NOTHING:
                     continue
                 for key in self._keys(matched):
@@ -194,3 +239,10 @@ class _Object:
             raise Unsupported(
                 f"{self._pointer}/minProperties: {low} is not supported where names are free"
             )
+
+
+def _holds(some: Some, matched: frozenset[str]) -> bool:
+    """Whether a name that nobody lists, and in which just these patterns are found, may be it."""
+    if some.pattern is not None:
+        return some.pattern in matched
+    return not matched & {text for text, _ in some.beside.patterns}

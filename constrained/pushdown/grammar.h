@@ -93,13 +93,17 @@ class Grammar {
   // Fewest tokens that spell a shortest text to the end; NEVER where no tokens do. Consistent: some
   // token leads to a configuration that needs one less.
   //
-  // Where what was read is forgotten, and so the end is not sure, it is the bytes of a shortest text.
+  // Within unique items it is the bytes of a text, for rows forget what tokens would be told apart by.
   int needed(int configuration) {
-    if (machine_.is_outline(configuration)) return machine_.shortest(configuration);
+    if (machine_.reads_unique(configuration)) return machine_.shortest(configuration);
     if (known(needed_, configuration) >= 0) return needed_[configuration];
     std::vector<int> way{configuration};  // along the shortest text, to what is known
     while (known(needed_, way.back()) < 0 && !machine_.accepting(way.back())) {
       const int here = way.back();
+      if (machine_.reads_unique(here)) {
+        known(needed_, here) = machine_.shortest(here);
+        break;
+      }
       const int byte = machine_.shortest_byte(here);
       known(next_byte_, here) = byte;
       known(next_, here) = machine_.step(here, static_cast<uint8_t>(byte));

@@ -1,8 +1,8 @@
 // Lists of numbers that are numbered by content: equal lists, equal numbers.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 namespace sapwood {
@@ -64,7 +64,7 @@ class Interner {
   bool is(int number, const int* data, int size, uint64_t h) const {
     if (hashes_[number] != h) return false;
     const List list = (*this)[number];
-    return list.size == size && std::memcmp(list.data, data, sizeof(int) * size) == 0;
+    return list.size == size && std::equal(list.begin(), list.end(), data);
   }
 
   void grow() {

@@ -95,14 +95,11 @@ class Machine {
     return intern(items);
   }
 
-  // Whether it has been made by `outline` (or is reached from one that has).
-  bool is_outline(int configuration) const {
+  // Whether items are being read of which no two may be equal.
+  bool reads_unique(int configuration) const {
     const List list = configurations_[configuration];
-    for (int i = 1; i < list.size; i += 2) {
-      if (!is_counting(list[i])) continue;
-      const List counted = counting(list[i]);
-      if (program_.kind[counted[0]] == Kind::UNIQUE && counted[1 + KEEPING] != KEEPS) return true;
-    }
+    for (int i = 1; i < list.size; i += 2)
+      if (is_counting(list[i]) && program_.kind[counting(list[i])[0]] == Kind::UNIQUE) return true;
     return false;
   }
 
@@ -168,15 +165,26 @@ class Machine {
   static constexpr int MOST_PRODUCT_STATES = 100'000;
   static constexpr int ENOUGH_TEXTS = 100;
 
-  bool ends_everywhere(int state, std::vector<int>& mark) const {
-    if (mark[state]) return mark[state] == 2;
-    if (program_.kind[state] != Kind::PLAIN) return false;
-    mark[state] = 1;
-    for (const int* t = program_.jumps.first(state); t != program_.jumps.last(state); ++t)
-      if (!ends_everywhere(*t, mark)) return false;
-    for (const Edge* e = program_.edges.first(state); e != program_.edges.last(state); ++e)
-      if (!ends_everywhere(e->target, mark)) return false;
-    mark[state] = 2;
+  bool ends_everywhere(int start, std::vector<int>& mark) const {
+    std::vector<int> stack{start};  // by hand: a text may be long
+    while (!stack.empty()) {
+      const int state = stack.back();
+      if (mark[state] == 1) mark[state] = 2;
+      if (mark[state] == 2) {
+        stack.pop_back();
+        continue;
+      }
+      if (program_.kind[state] != Kind::PLAIN) return false;
+      mark[state] = 1;
+      const auto visit = [&](int target) {
+        if (mark[target] == 0) stack.push_back(target);
+        return mark[target] != 1;
+      };
+      for (const int* t = program_.jumps.first(state); t != program_.jumps.last(state); ++t)
+        if (!visit(*t)) return false;
+      for (const Edge* e = program_.edges.first(state); e != program_.edges.last(state); ++e)
+        if (!visit(e->target)) return false;
+    }
     return true;
   }
 

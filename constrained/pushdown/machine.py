@@ -368,14 +368,13 @@ class Machine:
             return configuration
         return self._intern(outlined, accepting=self._accepting[configuration])
 
-    def is_outline(self, configuration: int) -> bool:
-        """Whether it has been made by `outline` (or is reached from one that has)."""
-        for state, _ in self._items[configuration]:
-            if state >= self._num_states:
-                origin, counted = self._counting[state - self._num_states]
-                if self._kind[origin] == Kind.UNIQUE and counted[-1] != _KEEPS:  # type: ignore[index]
-                    return True
-        return False
+    def reads_unique(self, configuration: int) -> bool:
+        """Whether items are being read of which no two may be equal."""
+        return any(
+            state >= self._num_states
+            and self._kind[self._counting[state - self._num_states][0]] == Kind.UNIQUE
+            for state, _ in self._items[configuration]
+        )
 
     def _outline_state(self, state: int) -> int:
         if state < self._num_states:
@@ -473,7 +472,8 @@ class Machine:
 
         Of the shortest texts so many may be taken as items have come: the next ones are there.
         """
-        phase, count, before, inner, text, keeps = counted
+        phase, _, before, inner, text, keeps = counted
+        count: int = counted[1]
         rule, _, low, _, comma = self._operands[origin]
         sign, total = self._need[self._starts[comma]], self._item_bytes[origin]
         if phase == _AFTER_ITEM:

@@ -169,10 +169,14 @@ class PythonTokenMachine:
         return False
 
     def needed(self, configuration: int) -> int:
-        if self._machine.is_outline(configuration):  # what was read is forgotten: bytes are a bound
+        # Within unique items it is bytes, for rows forget what tokens would be told apart by.
+        if self._machine.reads_unique(configuration):
             return self._machine.shortest(configuration)
         way = [configuration]  # along the shortest text, to what is known
         while way[-1] not in self._needed and not self.accepting(way[-1]):
+            if self._machine.reads_unique(way[-1]):
+                self._needed[way[-1]] = self._machine.shortest(way[-1])
+                break
             self._ways[way[-1]] = self._shortest_step(way[-1])
             way.append(self._ways[way[-1]][1])
             if len(way) > _MOST_FORCED:

@@ -101,7 +101,11 @@ CONSTRAINTS = [
     ({"regex": "[ab]+"}, Regex("[ab]+"), ()),
     ({"json_schema": SCHEMA}, JsonSchema.of(SCHEMA), ()),
     ({"json_schema": '{"type": "integer"}'}, JsonSchema.of({"type": "integer"}), ()),
-    ({"json_schema": Person}, JsonSchema.of(Person.model_json_schema()), ()),
+    (
+        {"json_schema": Person},
+        JsonSchema.of(Person.model_json_schema(), open_objects=False),
+        (),
+    ),
     ({"dtype": int}, Regex(r"[-+]?[0-9]+[ \n]*"), (" ", "\n")),
     ({"dtype": "float"}, Regex(r"[-+]?[0-9]*\.?[0-9]+[ \n]*"), (" ", "\n")),
     ({"dtype": bool}, Regex("(True|False)"), ()),

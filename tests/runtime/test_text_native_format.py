@@ -98,6 +98,7 @@ def test_sampling_parameters_are_read(values: dict[str, Any], expected: Sampling
         ({"json_key_order": "any", "regex": "a"}, "json_key_order", "goes with json_schema"),
         ({"json_schema": {}, "json_whitespace": "wide"}, "json_whitespace", "'wide'"),
         ({"json_schema": {}, "json_integer_fraction": 1}, "json_integer_fraction", "a bool"),
+        ({"json_schema": {}, "json_open_objects": "no"}, "json_open_objects", "a bool"),
         ({"regex": "a", "json_schema": "{}"}, "json_schema", "together with regex"),
         ({"seed": 1, "sampling_seed": 2}, "sampling_seed", "given twice"),
         ({"temperature": "hot"}, "temperature", "'hot' is not a number"),

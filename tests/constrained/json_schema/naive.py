@@ -4,7 +4,7 @@ Owns: what is drawn. The judge is told apart from the grammar by its text: `json
 """
 
 import json
-from decimal import Decimal
+from fractions import Fraction
 
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
@@ -14,7 +14,7 @@ from sapwood.constrained.pushdown.machine import DEAD, Machine
 
 
 def _multiple_of(validator, of, value, schema):
-    if validator.is_type(value, "number") and Decimal(repr(value)) % Decimal(repr(of)):
+    if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(of)):
         yield ValidationError(f"{value!r} is not a multiple of {of}")
 
 
@@ -131,6 +131,8 @@ _TOGETHER = [
     ["if", "then", "else", "type", "properties"],
     ["allOf", "anyOf", "unevaluatedProperties", "properties", "additionalProperties"],
     ["anyOf", "unevaluatedItems", "prefixItems", "items"],
+    ["not", "oneOf", "properties", "additionalProperties"],
+    ["oneOf"],
     ["minLength", "maxLength", "pattern", "not", "enum"],
     ["minimum", "maximum", "exclusiveMinimum", "multipleOf", "not", "type"],
     ["dependentRequired", "dependentSchemas", "properties", "required", "maxProperties"],
@@ -144,7 +146,16 @@ def _grown(inner):
 
 
 _TYPED = st.builds(dict, type=TYPES)
-_LEAVES = st.booleans() | _some_of(_PLAIN) | _TYPED
+_SMALL = st.booleans() | _TYPED | st.builds(dict, const=SCALARS)
+_CLOSED = st.fixed_dictionaries(
+    {"properties": st.dictionaries(NAMES, _SMALL, max_size=3), "additionalProperties": _SMALL},
+    optional={
+        "type": st.just("object"),
+        "required": st.lists(NAMES, max_size=2, unique=True),
+        "patternProperties": st.dictionaries(PATTERNS, _SMALL, max_size=1),
+    },
+)
+_LEAVES = st.booleans() | _some_of(_PLAIN) | _TYPED | _CLOSED
 # What is referred to: it does not refer to itself.
 _DEFINED = st.booleans() | _some_of({k: v for k, v in _PLAIN.items() if k != "$ref"}) | _TYPED
 _ROOTS = st.recursive(_LEAVES, _grown, max_leaves=5).filter(lambda s: isinstance(s, dict))
