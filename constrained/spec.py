@@ -65,8 +65,8 @@ class JsonSchema:
     whitespace: "spaced", one space after each ',' and ':' and nowhere else, as `json.dumps` writes
     it; "compact", none; "flexible", between any two signs nothing, a space, or a line break and an
     indent. key_order: "schema", properties in the schema's order, others after them; "any".
-    integer_fraction: 1.0 may be written for the integer 1. open_objects: where a schema lists
-    properties and says nothing of others, others may come, as JSON Schema has it; else they may not.
+    integer_fraction: 1.0 may be written for the integer 1. open_objects: whether others may come
+    where a schema lists properties and says nothing of others; JSON Schema itself lets them.
     """
 
     schema: str

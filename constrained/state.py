@@ -62,7 +62,7 @@ class GrammarState:
                 f"a mask row is int32 [{self._grammar.vocabulary.num_words}], "
                 f"not {row.dtype} {list(row.shape)}"
             )
-        fill_masks((self,), (budget,), row[None], (0,))
+        _fill_masks((self,), (budget,), row[None], (0,))
 
     def accept(self, token: int) -> bool:
         """Advance by one token; False, with the state unchanged, where it is not allowed.
@@ -136,11 +136,26 @@ def fill_masks(
     rows: int32 [any, num_words]. Never raises for a single state's sake: where a row cannot be made
     it allows the end tokens only, and that state's next `accept` says why.
     """
+    plain = [number for number, state in enumerate(states) if type(state) is GrammarState]
+    for number in set(range(len(states))).difference(plain):  # its rows are its own
+        states[number].fill_mask(rows[places[number]], budgets[number])
+    _fill_masks(
+        [states[number] for number in plain],
+        [budgets[number] for number in plain],
+        rows,
+        [places[number] for number in plain],
+    )
+
+
+def _fill_masks(
+    states: Sequence[GrammarState],
+    budgets: Sequence[int | None],
+    rows: NDArray[np.int32],
+    places: Sequence[int],
+) -> None:
     going: list[tuple[GrammarState, NativeTokenMachine, int | None, int]] = []
     for state, budget, place in zip(states, budgets, places, strict=True):
-        if type(state) is not GrammarState:  # its rows are its own
-            state.fill_mask(rows[place], budget)
-        elif state._ended or state._failure is not None:
+        if state._ended or state._failure is not None:
             _allow_end(state, rows[place])
         elif isinstance(machine := state._machine, NativeTokenMachine):
             going.append((state, machine, budget, place))

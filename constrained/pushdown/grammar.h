@@ -126,8 +126,13 @@ class Grammar {
       found = rows_.emplace(configuration, Row{std::vector<int32_t>(words), 0}).first;
       found->second.most = make_row(configuration, NEVER, found->second.words.data());
     }
-    if (budget < 0 || (budget > found->second.most && found->second.most < NEVER))
-      std::memcpy(row, found->second.words.data(), words * sizeof(int32_t));
+    Row& whole = found->second;
+    if (budget >= 0 && budget <= whole.most && !whole.is_exact) {  // then the cheap bound is not enough
+      whole.most = make_row(configuration, NEVER - 1, whole.words.data());
+      whole.is_exact = true;
+    }
+    if (budget < 0 || budget > whole.most)
+      std::memcpy(row, whole.words.data(), words * sizeof(int32_t));
     else
       make_row(configuration, budget - 1, row);
   }
@@ -135,13 +140,15 @@ class Grammar {
  private:
   static constexpr size_t MOST_FORCED = 1 << 16;
   static constexpr size_t MOST_PAIRS = 64;
-  // How much farther plain text may lead from the end: the rest of a character, a name that is taken.
-  static constexpr int MOST_DETOUR = 256;
+  // How much farther plain text may lead from the end: by the rest of a character, by a character that
+  // makes it another name than those that are taken; with room to spare.
+  static constexpr int MOST_DETOUR = 8;
   static constexpr size_t MOST_BYTES = 16 << 20;
 
   struct Row {
     std::vector<int32_t> words;
-    int most;  // that many tokens are enough after the worst of them
+    int most;               // that many tokens are enough after the worst of them
+    bool is_exact = false;  // `most` is in tokens, not in the bytes that they spell
   };
 
   static int& known(std::vector<int>& list, int at) {
@@ -215,10 +222,13 @@ class Grammar {
   // Whether every plain token is allowed, and leaves no more tokens to come than `most_after`. Raises
   // `most` to a bound of how many.
   bool reads_plain_text(int configuration, int most_after, int& most) {
-    if (most_after < NEVER || !machine_.only_spelled()) return false;
+    if (!machine_.only_spelled()) return false;
     if (machine_.step(configuration, ' ') == DEAD || machine_.step(configuration, 'z') == DEAD) return false;
     if (!is_plain(configuration)) return false;
-    most = std::max(most, std::min(NEVER - 1, machine_.shortest(configuration) + MOST_DETOUR));
+    const int end = most_after == NEVER ? machine_.shortest(configuration) : needed(configuration);
+    const int bound = std::min(NEVER - 1, end + MOST_DETOUR);
+    if (bound > most_after) return false;
+    most = std::max(most, bound);
     return true;
   }
 

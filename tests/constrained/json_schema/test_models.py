@@ -190,3 +190,21 @@ def test_other_pydantic_models_round_trip(model, compiler, write):
         jsonschema.validate(json.loads(text), model.model_json_schema())
         if model is not Wait:  # a duration of years is more than a timedelta holds
             model.model_validate_json(text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "extra_when_closed"),
+    [
+        (POINT | {"additionalProperties": True}, True),
+        ({k: v for k, v in POINT.items() if k != "additionalProperties"}, False),
+        ({"allOf": [{"properties": {"x": {}}}, {"properties": {"y": {}}}]}, False),
+        ({"properties": {"x": {}}, "patternProperties": {"^z": {}}}, True),
+        ({"type": "object"}, True),
+    ],
+    ids=str,
+)
+def test_objects_that_say_nothing_of_others_are_closed_on_request(schema, extra_when_closed):
+    for open_objects, expected in ((True, True), (False, extra_when_closed)):
+        machine = Machine(lower(JsonSchema.of(schema, open_objects=open_objects), LIMITS))
+        assert accepts(machine, b'{"x": 1, "y": 2}')
+        assert accepts(machine, b'{"x": 1, "y": 2, "zz": 3}') == expected
