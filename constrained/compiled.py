@@ -65,4 +65,5 @@ class CompiledGrammar:
                 self._jumps.clear()
             found = forced_tokens(machine, self.vocabulary, configuration, key[2])
             self._jumps[key] = found
+            return list(found)
         return list(self._jumps[key])

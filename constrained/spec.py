@@ -4,6 +4,8 @@ Constraints cross process borders and are cache keys, so they hold plain text on
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn, get_args
@@ -52,7 +54,7 @@ class Choice:
             if not isinstance(option, str):
                 raise GrammarError(f"an option is a string, not {option!r}")
         if len(set(options)) != len(options):
-            twice = next(option for option in options if options.count(option) > 1)
+            ((twice, _),) = Counter(options).most_common(1)
             raise GrammarError(f"option {twice!r} is given twice")
 
 
@@ -201,9 +203,16 @@ def _refuse_other_than_text(text: object, what: str) -> None:
 def parse_json(text: str) -> object:
     """`text` as a JSON value; NaN and Infinity are refused. Raises GrammarError."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise GrammarError(f"the JSON schema is not JSON: {error}") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -171,7 +171,11 @@ class Scheduler:
                 self._fail(request, InvalidRequest(message, field="max_tokens"))
                 continue
             del self._compiling[request.id]
-            request.grammar = compiled.start()
+            try:
+                request.grammar = compiled.start()
+            except GrammarError as refused:
+                self._fail(request, _grammar_failure(refused))
+                continue
             self._waiting.add(request)
             if self._guard(request, self._advancer.begin, request):
                 self.counters.forced_tokens += request.num_forced

@@ -1,14 +1,16 @@
 """The states of arrays: items by their place, how many, and how many of a kind."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ..errors import Unsupported
+from ..errors import LimitExceeded, Unsupported
 from ..pushdown.builder import FINAL, Collection, Member, Unique
 from .constraints import NOTHING, Case, Contains, Literal, Term, both
 
 if TYPE_CHECKING:
     from .emit import Emitter
+
+_MOST_UNIQUE: Final = 1000
 
 
 def add_array(emitter: "Emitter", case: Case, pointer: str) -> int:
@@ -76,6 +78,8 @@ def _unique(
     close = emitter.spacing.close(builder, b"]", FINAL)
     if terms or case.contains:
         raise Unsupported(f"{case.unique}: it is not supported beside prefixItems or contains")
+    if low > _MOST_UNIQUE:
+        raise LimitExceeded(f"{case.unique}: more than {_MOST_UNIQUE} different items")
     values = emitter.values_of(rest)
     if values is None:
         item = emitter.plain_rule(rest)

@@ -132,7 +132,7 @@ class Cases:
             return True
         for place, is_wanted in wanted:
             schema = place.schema
-            if not is_wanted or not isinstance(schema, Mapping):
+            if not is_wanted or not isinstance(schema, Mapping) or "$ref" in schema:
                 continue
             values = [schema["const"]] if "const" in schema else schema.get("enum")
             if isinstance(values, list):
@@ -323,7 +323,9 @@ class Cases:
         """Types, the values of required properties, and the values that it allows (None: any)."""
         schema = place.schema
         for _ in range(8):
-            if not (isinstance(schema, Mapping) and "$ref" in schema and len(schema) == 1):
+            if not isinstance(schema, Mapping) or "$ref" not in schema:
+                break
+            if len(schema) > 1 and not self._document.ref_stands_alone:
                 break
             place = self._document.resolve(place, "$ref")
             schema = place.schema
@@ -369,10 +371,6 @@ class Cases:
 
     def _type(self, place: Place, value: object, wanted: bool) -> Alternatives:
         types = frozenset(_types(place, value))
-        schema = place.schema
-        assert isinstance(schema, Mapping)
-        if schema.get("nullable") is True:  # OpenAPI 3.0
-            types |= {NULL}
         kept = types if wanted else TYPES - types
         return [Case(kept)] if kept else []
 
@@ -613,6 +611,8 @@ class Cases:
         place.refuse("propertyNames", "it is not supported where it must not hold")
 
     def _dependent(self, place: Place, value: object, wanted: bool, keyword: str) -> Alternatives:
+        if keyword == "dependencies" and not wanted and self._document.draft >= 2019:
+            place.refuse(keyword, "this draft has it no more, so what breaks it is not sure")
         parts = []
         given = expect(value, dict, f"{place.pointer}/{keyword}")
         for name, needs in given.items():

@@ -4,6 +4,7 @@ A `Place` is one subschema; all its keywords stand beside each other there, but 
 which `$ref` stands alone. References lead within the document only.
 """
 
+import math
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Final, NoReturn
@@ -11,7 +12,16 @@ from typing import Final, NoReturn
 from ..errors import GrammarError, Unsupported
 from .values import brief, escape
 
-_OLD_DRAFTS: Final = ("draft-03", "draft-04", "draft-06", "draft-07")
+_DRAFTS: Final = {"draft-03": 4, "draft-04": 4, "draft-06": 6, "draft-07": 7, "2019-09": 2019}
+_LATEST: Final = 2020
+_SINCE: Final = {
+    **dict.fromkeys(("const", "contains", "propertyNames"), 6),
+    **dict.fromkeys(("if", "then", "else"), 7),
+    **dict.fromkeys(("dependentRequired", "dependentSchemas", "minContains", "maxContains"), 2019),
+    **dict.fromkeys(("unevaluatedItems", "unevaluatedProperties", "$recursiveRef"), 2019),
+    **dict.fromkeys(("prefixItems", "$dynamicRef"), 2020),
+}
+"""The draft from which on a keyword says something; before, it is an annotation."""
 # Keywords that hold data, not schemas: an "$id" or "$anchor" within them names nothing.
 _DATA: Final = frozenset(("const", "enum", "default", "examples", "example"))
 
@@ -45,7 +55,8 @@ class Document:
         self._resources: dict[str, object] | None = None
         self._anchors: dict[tuple[str, str], tuple[object, str]] = {}
         self._dynamic: dict[str, int] = {}  # how many schemas have a dynamic anchor ("": recursive)
-        self.ref_stands_alone: Final = _says_old_draft(root)
+        self.draft: Final = _draft(root)
+        self.ref_stands_alone: Final = self.draft <= 7
         self.root: Final = self._make(root, "#", _identifier(root, ""))
 
     def below(self, place: Place, *path: str | int) -> Place:
@@ -64,7 +75,7 @@ class Document:
             place.wrong(keyword, f"{brief(reference)} is not a reference")
         if keyword != "$ref" and self._is_ambiguous(keyword, reference):
             place.refuse(keyword, "it is not supported where several schemas may be meant")
-        address, _, fragment = urllib.parse.urljoin(place.base, reference).partition("#")
+        address, _, fragment = _join(place.base, reference).partition("#")
         if "#" not in reference and reference == "":
             address = place.base
         try:
@@ -100,7 +111,7 @@ class Document:
             key = part.replace("~1", "/").replace("~0", "~")
             if isinstance(node, dict) and key in node:
                 node = node[key]
-            elif isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+            elif isinstance(node, list) and _index(key) < len(node):
                 node = node[int(key)]
             else:
                 place.wrong(keyword, f"there is no {brief('#' + path)}")
@@ -140,7 +151,8 @@ class Document:
             return Place(schema, pointer, base, -1 if schema is True else -2)
         place = self._places.get(id(schema))
         if place is None:
-            place = self._places[id(schema)] = Place(schema, pointer, base, len(self._places))
+            known = {key: schema[key] for key in schema if _SINCE.get(key, 0) <= self.draft}
+            place = self._places[id(schema)] = Place(known, pointer, base, len(self._places))
         return place
 
 
@@ -150,7 +162,18 @@ def _identifier(node: object, base: str) -> str:
         identifier = node.get("$id") or node.get("id")
     if not isinstance(identifier, str) or identifier.startswith("#"):
         return base
-    return urllib.parse.urljoin(base, identifier).partition("#")[0]
+    return _join(base, identifier).partition("#")[0]
+
+
+def _join(base: str, reference: str) -> str:
+    try:
+        return urllib.parse.urljoin(base, reference)
+    except ValueError as error:
+        raise GrammarError(f"{brief(reference)} is not a URI: {error}") from error
+
+
+def _index(key: str) -> float:
+    return int(key) if key.isdecimal() and len(key) < 10 else math.inf
 
 
 def _subschemas(
@@ -172,6 +195,10 @@ def _subschemas(
             stack += [(value, f"{pointer}/{i}", base) for i, value in enumerate(node)]
 
 
-def _says_old_draft(root: object) -> bool:
+def _draft(root: object) -> int:
     says = root.get("$schema") if isinstance(root, Mapping) else None
-    return isinstance(says, str) and any(draft in says for draft in _OLD_DRAFTS)
+    if isinstance(says, str):
+        for name, draft in _DRAFTS.items():
+            if name in says:
+                return draft
+    return _LATEST

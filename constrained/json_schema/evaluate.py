@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from ..errors import GrammarError
 from .constraints import Given, Term
 from .document import Document, Place
 from .formats import FORMATS
@@ -19,7 +20,14 @@ class Evaluator:
         self.matches = matches
 
     def fits(self, value: object, term: Term) -> bool:
-        return all(self._holds(value, place) is wanted for place, wanted in term)
+        for place, wanted in term:
+            try:
+                if self._holds(value, place) is not wanted:
+                    return False
+            except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+                # It reads what it meets as if it were well formed.
+                raise GrammarError(f"{place.pointer}: what it says is malformed") from error
+        return True
 
     def _holds(self, value: Any, place: Place) -> bool:
         schema = place.schema

@@ -4,11 +4,14 @@ import json
 import urllib.parse
 from decimal import Decimal
 from fractions import Fraction
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ..errors import GrammarError
 
 _T = TypeVar("_T")
+
+MOST: Final = 10**9
+"""What more is counted as: nobody waits for so many."""
 
 
 def expect(value: object, kind: type[_T], at: str) -> _T:
@@ -20,7 +23,7 @@ def expect(value: object, kind: type[_T], at: str) -> _T:
 def count(value: object, at: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1:
         raise GrammarError(f"{at}: {brief(value)} is not a count")
-    return int(value)
+    return min(int(value), MOST)
 
 
 def number(value: object, at: str) -> Decimal:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..code_points import Ranges
+from ..errors import LimitExceeded
 from ..limits import Meter
 from ..utf8 import DONE, byte_dag
 
 FINAL: Final = 0
 """The state in which a rule ends: its caller goes on; in the first rule, the text may end."""
+
+_MOST_PLANNED: Final = 200
 
 Edges = tuple[tuple[int, int, int], ...]
 """(low byte, high byte, target), disjoint within one state."""
@@ -208,6 +211,13 @@ class Builder:
         return self._operation(Product(tuple(parts), then))
 
     def collect(self, collection: Collection) -> int:
+        # How they can end is planned member by member wherever one of them may come.
+        lows = [low for low, _ in collection.counters]
+        is_planned = bool(collection.needs or collection.counters)
+        if max(lows, default=0) > _MOST_PLANNED or len(collection.needs) > _MOST_PLANNED:
+            raise LimitExceeded(f"more than {_MOST_PLANNED} items or needs to plan for")
+        if is_planned and max(collection.low, len(collection.members)) > _MOST_PLANNED:
+            raise LimitExceeded(f"more than {_MOST_PLANNED} items or needs to plan for")
         return self._operation(collection)
 
     def unique(self, unique: Unique) -> int:

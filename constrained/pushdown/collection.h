@@ -55,6 +55,9 @@ class CollectionRules {
 
   bool may_end(const int* progress) const {
     if (progress[0] == AFTER_COMMA) return false;
+    if (needs_.empty() && counters_.empty())
+      return progress[1] >= low_ &&
+             std::all_of(required_.begin(), required_.end(), [&](int member) { return has_come(progress, member); });
     Plan plan;
     return make_plan(progress, plan) && plan.empty();
   }
@@ -79,6 +82,7 @@ class CollectionRules {
   }
 
   int shortest(const int* progress) const {
+    if (needs_.empty() && counters_.empty()) return shortest_unplanned(progress);
     Plan plan;
     if (!make_plan(progress, plan)) return NEVER;
     if (plan.empty()) return 0;
@@ -89,6 +93,29 @@ class CollectionRules {
 
  private:
   using Plan = std::vector<int>;
+
+  // `shortest` where no member depends on another: what is required, then the cheapest.
+  int shortest_unplanned(const int* progress) const {
+    long count = 0, total = 0;
+    for (int member : required_) {
+      if (has_come(progress, member)) continue;
+      if (!is_open(progress, member)) return NEVER;
+      ++count;
+      total += cost_[member];
+    }
+    const long least = std::max(low_ - progress[1], progress[0] == AFTER_COMMA ? 1 : 0);
+    for (int member : by_cost_) {
+      if (count >= least) break;
+      const bool is_planned = members_[member].required && !has_come(progress, member);
+      if (is_planned || !is_open(progress, member)) continue;
+      const long times = members_[member].once ? 1 : least - count;
+      count += times;
+      total += times * cost_[member];
+    }
+    if (count < least || (high_ != NO_BOUND && progress[1] + count > high_)) return NEVER;
+    if (count) total += (count - (progress[0] != AFTER_MEMBER)) * comma_;
+    return static_cast<int>(std::min<long>(total, NEVER));
+  }
 
   bool has_bit(const int* progress, int member) const {
     return words_ && (static_cast<unsigned>(progress[3 + member / 32]) >> (member % 32) & 1);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <stdexcept>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -162,6 +163,7 @@ class Machine {
   using Clock = std::chrono::steady_clock;
   static constexpr int UNKNOWN = -2, NOT_MADE = -2;
   static constexpr int MOST_CONFIGURATIONS = 200'000;
+  static constexpr size_t MOST_AT_ONCE = 100'000;  // items of a closure, callers of a frame
   static constexpr int MOST_PRODUCT_STATES = 100'000;
   static constexpr int ENOUGH_TEXTS = 100;
 
@@ -306,11 +308,22 @@ class Machine {
   struct Closure {
     std::vector<Item> stack, seen;
     std::vector<Growing> growing;
+    std::unordered_set<int64_t> index;  // of `seen`, once it is long
+
     void clear() {
       stack.clear();
       seen.clear();
       growing.clear();
+      index.clear();
     }
+    bool is_new(const Item& item) {
+      if (seen.size() < LONG) return std::find(seen.begin(), seen.end(), item) == seen.end();
+      const auto key = [](const Item& i) { return static_cast<int64_t>(i.state) << 32 | static_cast<uint32_t>(i.frame); };
+      if (index.empty())
+        for (const Item& known : seen) index.insert(key(known));
+      return index.insert(key(item)).second;
+    }
+    static constexpr size_t LONG = 64;
   };
 
   struct Deeper {
@@ -321,8 +334,8 @@ class Machine {
 
   void push(Closure& c, Item item) {
     if (state_need(item.state) >= NEVER) return;
-    for (const Item& known : c.seen)
-      if (known == item) return;
+    if (!c.is_new(item)) return;
+    if (c.seen.size() >= MOST_AT_ONCE) throw Limit("there are too many ways to read it at once");
     c.seen.push_back(item);
     c.stack.push_back(item);
   }
@@ -338,6 +351,7 @@ class Machine {
     }
     std::vector<Item>& callers = c.growing[at].callers;
     if (std::find(callers.begin(), callers.end(), caller) != callers.end()) return;
+    if (callers.size() >= MOST_AT_ONCE) throw Limit("there are too many ways to read it at once");
     callers.push_back(caller);
     if (c.growing[at].ended && may_be_empty) push(c, caller);
   }
@@ -736,6 +750,7 @@ class Machine {
     for (bool changed = true; changed;) {
       changed = false;
       for (int state = first; state < last; ++state) {
+        if (!(state & 255) && Clock::now() > deadline_) throw Limit("it took too long");
         const int best = equation(state);
         if (best < need_[state]) {
           need_[state] = best;

@@ -37,6 +37,7 @@ _ELSE: Final = -1  # the text of an item that none of the earlier ones begins wi
 
 _UNKNOWN: Final = -2
 _MOST_CONFIGURATIONS: Final = 200_000
+_MOST_AT_ONCE: Final = 100_000
 _MOST_PRODUCT_STATES: Final = 100_000
 _ENOUGH_TEXTS: Final = 100
 
@@ -197,6 +198,8 @@ class Machine:
 
         def push(item: Item) -> None:
             if item not in seen and self._state_need(item[0]) < NEVER:
+                if len(seen) >= _MOST_AT_ONCE:
+                    raise LimitExceeded("there are too many ways to read it at once")
                 seen.add(item)
                 stack.append(item)
 
@@ -210,6 +213,8 @@ class Machine:
                 callers[number] = []
                 push((start, number))
             if (then, frame) not in callers[number]:
+                if len(callers[number]) >= _MOST_AT_ONCE:
+                    raise LimitExceeded("there are too many ways to read it at once")
                 callers[number].append((then, frame))
                 if number in ended and may_be_empty:
                     push((then, frame))

@@ -73,7 +73,8 @@ class _Trie:
         self.handle = library().sapwood_vocabulary_new(
             b"".join(texts), begin.ctypes.data, len(texts), ends.ctypes.data, len(ends)
         )
-        weakref.finalize(self, library().sapwood_vocabulary_free, self.handle)
+        # At the end of the process threads may still be at work here; then nothing is freed.
+        weakref.finalize(self, library().sapwood_vocabulary_free, self.handle).atexit = False
 
 
 def load_trie(vocabulary: Vocabulary) -> _Trie:
@@ -99,7 +100,7 @@ class NativeTokenMachine:
         )
         if not self.handle:
             raise LimitExceeded(error.value.decode())
-        weakref.finalize(self, self._library.sapwood_grammar_free, self.handle)
+        weakref.finalize(self, self._library.sapwood_grammar_free, self.handle).atexit = False
         self.start: Final[int] = self._library.sapwood_grammar_start(self.handle)
 
     @property

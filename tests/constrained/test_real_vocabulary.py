@@ -6,7 +6,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from sapwood.constrained import GrammarCompiler, JsonSchema, Regex, Vocabulary
+from sapwood.constrained import CompileLimits, GrammarCompiler, JsonSchema, Regex, Vocabulary
 from sapwood.constrained.pushdown.machine import DEAD
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.tokenizer import load_tokenizer
@@ -31,7 +31,7 @@ def real() -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def real_compiler(real):
-    made = GrammarCompiler(real)
+    made = GrammarCompiler(real, CompileLimits(seconds=60))  # without C++ it takes a while
     yield made
     made.close()
 
