@@ -172,6 +172,11 @@ class Case:
         return replace(self, types=self.types & frozenset(types))
 
 
+Alternatives = list[Case]
+FREE: Final = Case()
+"""Whatever there is."""
+
+
 def conjunction(a: Case, b: Case) -> Case | None:
     """None where it is plain that no value fits both."""
     types = a.types & b.types
