@@ -9,7 +9,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
 from ..runtime.errors import InvalidRequest
 from . import batch
@@ -19,17 +19,28 @@ from .run import Run
 from .sampling import RUN_OPTIONS, Sampling
 from .state import ProgramState
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    R = TypeVar("R", default=Any, covariant=True)  # `Program` alone says nothing of it
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+
 _OPTIONS: Final = RUN_OPTIONS | {"stream", "backend", "use_thread"}
 
 
-class Program:
-    """A function of a state `s` and arguments of its own. Immutable; may run many times at once.
+class Program(Generic[R]):
+    """A function of a state `s` and arguments of its own, which returns an R (`state.ret_value`).
+    Immutable; may run many times at once.
 
     A keyword that is a parameter of the function goes to the function, also where `run` has an
     option of that name (so such an option cannot be set for this program).
     """
 
-    def __init__(self, func: Callable[..., Any], bound: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, func: Callable[..., R], bound: Mapping[str, Any] | None = None) -> None:
         name = getattr(func, "__qualname__", repr(func))
         if inspect.iscoroutinefunction(func) or inspect.isasyncgenfunction(func):
             raise TypeError(f"{name}: async functions cannot be programs; write a plain `def`")
@@ -54,17 +65,17 @@ class Program:
     def name(self) -> str:
         return str(getattr(self.func, "__name__", "program"))
 
-    def bind(self, **kwargs: Any) -> "Program":
+    def bind(self, **kwargs: Any) -> "Program[R]":
         """The program with these arguments fixed; they win over those of a call."""
         for key in kwargs:
             if key not in self.arg_names and not self._takes_any:
                 raise TypeError(f"bind: {self.name} has no parameter {key!r}{self._nearest(key)}")
         return Program(self.func, {**self._bound, **kwargs})
 
-    def __call__(self, *args: Any, **kwargs: Any) -> ProgramState:
+    def __call__(self, *args: Any, **kwargs: Any) -> ProgramState[R]:
         return self.run(*args, **kwargs)
 
-    def run(self, *args: Any, **kwargs: Any) -> ProgramState:
+    def run(self, *args: Any, **kwargs: Any) -> ProgramState[R]:
         """Run the function; returns when its body has ended, while generations may still run.
 
         `args` and `kwargs` are the function's; besides them `kwargs` may hold
@@ -106,7 +117,7 @@ class Program:
         generator_style: Literal[False] = False,
         on_error: batch.OnError = "raise",
         **options: Any,
-    ) -> list[ProgramState]: ...
+    ) -> list[ProgramState[R]]: ...
 
     @overload
     def run_batch(
@@ -119,7 +130,7 @@ class Program:
         generator_style: Literal[True],
         on_error: batch.OnError = "raise",
         **options: Any,
-    ) -> Iterator[ProgramState]: ...
+    ) -> Iterator[ProgramState[R]]: ...
 
     def run_batch(
         self,
@@ -131,7 +142,7 @@ class Program:
         generator_style: bool = False,
         on_error: batch.OnError = "raise",
         **options: Any,
-    ) -> list[ProgramState] | Iterator[ProgramState]:
+    ) -> list[ProgramState[R]] | Iterator[ProgramState[R]]:
         """Run the function once per item, many at a time; the results are in the items' order.
 
         `batch_kwargs`: a list of dicts of arguments, or of lists of positional ones. `options`: the
@@ -251,18 +262,18 @@ def _per_item(options: dict[str, Any], size: int) -> list[Sampling]:
 
 
 @overload
-def function(func: Callable[..., Any], num_api_spec_tokens: None = None) -> Program: ...
+def function(func: Callable[..., T], num_api_spec_tokens: None = None) -> Program[T]: ...
 
 
 @overload
 def function(
     func: None = None, num_api_spec_tokens: int | None = None
-) -> Callable[[Callable[..., Any]], Program]: ...
+) -> Callable[[Callable[..., T]], Program[T]]: ...
 
 
 def function(
-    func: Callable[..., Any] | None = None, num_api_spec_tokens: int | None = None
-) -> Program | Callable[[Callable[..., Any]], Program]:
+    func: Callable[..., T] | None = None, num_api_spec_tokens: int | None = None
+) -> Program[T] | Callable[[Callable[..., T]], Program[T]]:
     """Decorator: a function whose first parameter is `s` becomes a Program.
 
     Raises TypeError for what cannot be one, and InvalidRequest for `num_api_spec_tokens`, which

@@ -5,7 +5,7 @@ Owns: the public verbs on one branch of a run. Adding never waits; reading waits
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
@@ -14,12 +14,22 @@ from .nodes import Expression, RoleBegin, RoleEnd, sequence
 from .reaper import REAPER
 from .streaming import TextCursor, VariableCursor, follow, follow_async
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class ProgramState:
+    R = TypeVar("R", default=Any, covariant=True)  # `ProgramState` alone says nothing of it
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R", covariant=True)
+
+
+class ProgramState(Generic[R]):
     """One line of a running program. Dropping the last reference to it aborts what it still runs.
 
     Every read raises ProgramError, with the original error as its cause, if what it reads failed;
-    none waits for something that can no longer come. `ret_value` is the function's return value.
+    none waits for something that can no longer come. `ret_value` is the function's return value,
+    an R by the function's annotation.
     """
 
     def __init__(self, branch: Branch, *, outside: bool = False, owner: bool = True) -> None:
@@ -32,7 +42,7 @@ class ProgramState:
 
     # --- adding --------------------------------------------------------------------------------
 
-    def __iadd__(self, expression: Expression) -> "ProgramState":
+    def __iadd__(self, expression: Expression) -> "ProgramState[R]":
         self._branch.submit(expression)
         return self
 
@@ -156,14 +166,14 @@ class ProgramState:
         return tuple(self._branch.variables)
 
     @property
-    def ret_value(self) -> Any:
-        """What the function returned; from outside, waits for that."""
+    def ret_value(self) -> R:
+        """What the function returned, whatever its annotation says; from outside, waits for it."""
         run = self._branch.run
         with run.changed:
             run.changed.wait_for(lambda: run.body_done or not self._outside)
         if self._outside and run.body_error is not None:
             raise run.body_error
-        return self._branch.return_value
+        return self._branch.return_value  # type: ignore[no-any-return]  # Branch has no R
 
     def __repr__(self) -> str:
         """The text so far, or what failed. Does not wait, not even for the run's lock: whoever
