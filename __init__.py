@@ -23,8 +23,11 @@ from .lang import (
     gen_int,
     gen_string,
     get_server_info,
+    global_config,
     greedy_token_selection,
+    image,
     select,
+    separate_reasoning,
     set_default_backend,
     system,
     system_begin,
@@ -34,6 +37,7 @@ from .lang import (
     user,
     user_begin,
     user_end,
+    video,
 )
 from .runtime.errors import (
     Cancelled,
@@ -90,8 +94,11 @@ __all__ = [
     "gen_int",
     "gen_string",
     "get_server_info",
+    "global_config",
     "greedy_token_selection",
+    "image",
     "select",
+    "separate_reasoning",
     "set_default_backend",
     "system",
     "system_begin",
@@ -101,6 +108,7 @@ __all__ = [
     "user",
     "user_begin",
     "user_end",
+    "video",
 ]
 
 

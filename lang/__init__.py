@@ -27,7 +27,9 @@ from .choices import (
     unconditional_likelihood_normalized,
 )
 from .errors import ProgramError
+from .extras import image, separate_reasoning, video
 from .forks import ForkGroup
+from .global_config import global_config
 from .nodes import Node
 from .program import Program, function
 from .state import ProgramState
@@ -49,8 +51,11 @@ __all__ = [
     "gen_int",
     "gen_string",
     "get_server_info",
+    "global_config",
     "greedy_token_selection",
+    "image",
     "select",
+    "separate_reasoning",
     "set_default_backend",
     "system",
     "system_begin",
@@ -60,4 +65,5 @@ __all__ = [
     "user",
     "user_begin",
     "user_end",
+    "video",
 ]

@@ -65,6 +65,11 @@ def set_default_backend(backend: object | None) -> None:
     _default.set(backend)
 
 
+def peek_default_backend() -> Client | None:
+    """The default back end if there is one already; starts nothing."""
+    return _default.peek()
+
+
 def flush_cache(backend: object | None = None) -> bool:
     """Drop every cached prefix that is not in use. False if there is no back end yet."""
     client = _default.peek() if backend is None else as_client(backend)

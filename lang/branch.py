@@ -11,17 +11,21 @@ from typing import Any
 
 from ..runtime.errors import InvalidRequest
 from ..runtime.protocol import LogprobOptions
+from .abilities import check_generate, check_place, check_select
 from .executor import Executor, Fork
-from .nodes import Gen, Literal, RoleBegin, RoleEnd, Select, Sequence
+from .nodes import Gen, Literal, Media, Reasoning, RoleBegin, RoleEnd, Select, Sequence
 from .run import Run
 from .steps import (
     AddMessage,
     AddText,
+    BeginReasoning,
     CloseMessage,
     CloseScope,
+    EndReasoning,
     Generate,
     OpenMessage,
     OpenScope,
+    Place,
     Scope,
     Score,
 )
@@ -44,6 +48,7 @@ class Branch:
         # may hold states, and these must become garbage when their user drops them.
         self.return_value: Any = None
         self._ordinal = 0
+        self._has_text = False  # in the open message
 
     # --- nodes ---------------------------------------------------------------------------------
 
@@ -58,13 +63,24 @@ class Branch:
     def _visit(self, node: object) -> None:
         match node:
             case Literal(text):
+                self._has_text = self._has_text or bool(text)
                 self.executor.submit(AddText(text))
             case Sequence(items):
                 for item in items:
                     self._visit(item)
             case Gen():
                 self._gen(node)
+            case Reasoning(items):
+                for item in items:
+                    self._reason(item, node)
+            case Media(kind, source):
+                raise InvalidRequest(
+                    f"{kind}: {source!r}: the model {self.run.client.info().model} has no vision",
+                    field=kind,
+                )
             case Select():
+                check_select(self.run.client.info(), node.choices)
+                self._has_text = True
                 variable = self.declare(node.name)
                 step = Score(variable, node.choices, node.method, node.location)
                 self.executor.submit(step)
@@ -80,13 +96,30 @@ class Branch:
                     "add text or an expression such as gen(...)"
                 )
 
-    def _gen(self, node: Gen) -> None:
+    def _gen(self, node: Gen, hidden: Variable | None = None) -> None:
+        """`hidden`: the variable to fill, in the place of one that the program sees."""
+        info = self.run.client.info()
         sampling = node.sampling.over(self.run.defaults)
-        params = sampling.params(node.constraint, node.added_stop)
+        params = sampling.params(node.constraint, (*node.added_stop, *info.template_stop))
         logprobs = sampling.logprobs()
+        check_generate(info, params, logprobs)
+        check_place(info, self.open_role, has_text=self._has_text)
+        self._has_text = True
         path = (*self.executor.path, self._next_ordinal())
-        variable = self.declare(node.name, logprobs)
+        variable = hidden or self.declare(node.name, logprobs)
         self.executor.submit(Generate(variable, params, logprobs, path, node.location))
+
+    def _reason(self, item: object, node: Reasoning) -> None:
+        """A run that streams shows the reasoning as it comes, and so keeps nothing apart."""
+        if not isinstance(item, Gen) or self.run.stream:
+            self._visit(item)
+            return
+        place, whole = Place(), Variable(item.name)
+        self.executor.submit(BeginReasoning(place))
+        self._gen(item, whole)
+        answer = self.declare(item.name)
+        reasoning = self.declare(f"{item.name}_reasoning_content")
+        self.executor.submit(EndReasoning(place, whole, answer, reasoning, node.format))
 
     def _begin(self, role: str) -> None:
         if self.open_role is not None:
@@ -97,7 +130,7 @@ class Branch:
         prefix = chat.begin(self.roles, role)
         if not self.roles and role != "system" and chat.default_system is not None:
             self.executor.submit(AddMessage("system", chat.default_system))
-        self.open_role = role
+        self.open_role, self._has_text = role, False
         self.executor.submit(AddText(prefix, special=True))
         self.executor.submit(OpenMessage(role))
 
@@ -195,6 +228,7 @@ class Branch:
         child = Branch(self.run, Executor(self.run, _folded(path), self.executor))
         child.variables = dict(self.variables)
         child.roles, child.open_role = self.roles, self.open_role
+        child._has_text = self._has_text
         return child
 
     def _next_ordinal(self) -> int:

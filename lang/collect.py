@@ -39,6 +39,9 @@ class Collector:
         metas = [meta.as_dict() for meta in self.metas]
         return (texts[0], metas[0]) if len(texts) == 1 else (texts, metas)
 
+    def first_text(self) -> str:
+        return "".join(chunk.text for chunk in self.samples[0])
+
     def continuation(self) -> tuple[tuple[int, ...], str]:
         """(ids, tail) from which the program goes on after the first sample."""
         first, last = self.samples[0][0], self.samples[0][-1]

@@ -23,8 +23,13 @@ class GenerateExchange:
 
     def __init__(self, run: Run, transcript: Transcript, step: Generate, pending: Pending) -> None:
         self._run, self._transcript, self._step, self._pending = run, transcript, step, pending
+        self._speaks = run.client.info().abilities.speaks
         self._request = GenerateRequest(
-            transcript.prompt(), step.sampling, step.logprobs, random_path=step.path
+            transcript.prompt(),
+            step.sampling,
+            step.logprobs,
+            random_path=step.path,
+            turns=transcript.turns() if self._speaks == "messages" else (),
         )
         self._collector = Collector(self._request)
 
@@ -56,7 +61,10 @@ class GenerateExchange:
             if self._run.stream:
                 self._step.variable.chunks.append(chunk)
         if self._collector.complete:
-            self._transcript.settle(*self._collector.continuation())
+            if self._speaks == "ids":
+                self._transcript.settle(*self._collector.continuation())
+            else:
+                self._transcript.extend(self._collector.first_text())
             self._step.variable.set(*self._collector.value())
 
 
@@ -89,7 +97,10 @@ class ScoreExchange:
                 if self._pending.done:
                     return
                 self._transcript.show(choice)
-                self._transcript.settle(scores.prompt_ids + taken)
+                if self._run.client.info().abilities.speaks == "ids":
+                    self._transcript.settle(scores.prompt_ids + taken)
+                else:
+                    self._transcript.extend(choice)
                 self._step.variable.set(choice, meta)
             self._pending.finish()
         except BaseException as error:  # nobody above could tell the program

@@ -17,8 +17,10 @@ from .run import Run
 from .steps import (
     AddMessage,
     AddText,
+    BeginReasoning,
     CloseMessage,
     CloseScope,
+    EndReasoning,
     Generate,
     OpenMessage,
     OpenScope,
@@ -150,15 +152,32 @@ class Executor:
                 transcript.append(text, special=special)
             case AddMessage(role, content):
                 transcript.messages.append({"role": role, "content": content})
-            case OpenMessage():
+            case OpenMessage(role):
                 transcript.message_start = len(transcript.pieces)
+                transcript.open_role = role
             case CloseMessage(role):
                 content = transcript.text(transcript.message_start).lstrip()
                 transcript.messages.append({"role": role, "content": content})
+                transcript.open_role = None
             case OpenScope(scope):
                 scope.start = len(transcript.pieces)
             case CloseScope(scope, variable):
                 variable.set(transcript.text(scope.start))
+            case BeginReasoning(place):
+                place.mark = transcript.mark()
+            case EndReasoning():
+                self._split(step)
+
+    def _split(self, step: EndReasoning) -> None:
+        assert step.place.mark is not None
+        whole = step.whole.value
+        parts = [step.format.split(text) for text in ([whole] if isinstance(whole, str) else whole)]
+        thoughts, answers = [part[0] for part in parts], [part[1] for part in parts]
+        self.transcript.rewind(step.place.mark)
+        self.transcript.append(answers[0])
+        alone = isinstance(whole, str)
+        step.reasoning.set(thoughts[0] if alone else thoughts)
+        step.answer.set(answers[0] if alone else answers, step.whole.meta)
 
     # --- forks ---------------------------------------------------------------------------------
 

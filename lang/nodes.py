@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..runtime.protocol import Constraint
 from .choices import ChoicesMethod
+from .reasoning import ReasoningFormat
 from .sampling import Sampling
 
 
@@ -63,6 +64,22 @@ class RoleBegin(Node):
 @dataclass(frozen=True)
 class RoleEnd(Node):
     role: str
+
+
+@dataclass(frozen=True)
+class Reasoning(Node):
+    """What the gens among `items` make is split in two: reasoning is kept apart from the answer."""
+
+    items: tuple[Node, ...]
+    format: ReasoningFormat
+
+
+@dataclass(frozen=True)
+class Media(Node):
+    """An image or a video: of the text, only the model can say what stands for it."""
+
+    kind: str
+    source: object
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from .errors import Failure
 from .run import Run
-from .steps import CloseScope, Generate, Score, TextStep
+from .steps import CloseScope, EndReasoning, Generate, Score, TextStep
 
 
 class Owner(Protocol):
@@ -87,3 +87,6 @@ def fail_variable(step: TextStep | Generate | Score | object, failure: Failure) 
     """Steps that fill a variable leave the failure in it."""
     if isinstance(step, Generate | Score | CloseScope):
         step.variable.fail(failure)
+    elif isinstance(step, EndReasoning):
+        step.answer.fail(failure)
+        step.reasoning.fail(failure)

@@ -97,13 +97,24 @@ class ProgramState(Generic[R]):
     # --- forks ---------------------------------------------------------------------------------
 
     def fork(self, size: int = 1, position_ids_offset: list[int] | None = None) -> ForkGroup:
-        """`size` branches that go on from here side by side, sharing all that was said so far."""
-        if position_ids_offset is not None:
-            raise InvalidRequest(
-                "position_ids_offset is not supported: leave it out", field="position_ids_offset"
-            )
+        """`size` branches that go on from here side by side, sharing all that was said so far.
+
+        `position_ids_offset` (SGLang's, a number for each branch) says where the branches' texts
+        will stand once they are joined by their KV. They are joined by their text, so that
+        positions follow from it.
+        """
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InvalidRequest(f"size: {size!r} is not a positive integer", field="size")
+        offsets = position_ids_offset
+        if offsets is not None and (
+            not isinstance(offsets, list | tuple)
+            or len(offsets) != size
+            or not all(type(offset) is int and offset >= 0 for offset in offsets)
+        ):
+            raise InvalidRequest(
+                f"position_ids_offset: {offsets!r} is not a number for each of {size} branches",
+                field="position_ids_offset",
+            )
         return ForkGroup(self._branch, [ProgramState(b) for b in self._branch.fork(size)])
 
     @contextmanager

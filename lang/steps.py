@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ..runtime.protocol import LogprobOptions, SamplingParams
 from .choices import ChoicesMethod
+from .reasoning import ReasoningFormat
+from .transcript import Mark
 from .variables import Variable
 
 
@@ -72,5 +74,37 @@ class CloseScope:
     variable: Variable
 
 
-TextStep = AddText | AddMessage | OpenMessage | CloseMessage | OpenScope | CloseScope
+@dataclass
+class Place:
+    """Shared by its two steps: where reasoning may begin. Written by the executor."""
+
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
+class BeginReasoning:
+    place: Place
+
+
+@dataclass(frozen=True)
+class EndReasoning:
+    """What `whole` holds by now is split into the other two; of it only the answer stays said."""
+
+    place: Place
+    whole: Variable
+    answer: Variable
+    reasoning: Variable
+    format: ReasoningFormat
+
+
+TextStep = (
+    AddText
+    | AddMessage
+    | OpenMessage
+    | CloseMessage
+    | OpenScope
+    | CloseScope
+    | BeginReasoning
+    | EndReasoning
+)
 """Steps that end at once."""

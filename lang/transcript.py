@@ -9,11 +9,20 @@ the same history as text and as messages. Written only by the branch's executor.
 Every generation sends `ids + tail`; its answer turns both into ids, so no text is tokenized twice.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ..runtime.protocol import Ids, Prompt, Text
+from ..runtime.protocol import Ids, Prompt, Text, Turn
 
 Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a transcript, to which `rewind` goes back."""
+
+    ids: tuple[int, ...]
+    tail: tuple[Text, ...]
+    num_pieces: int
 
 
 @dataclass
@@ -25,10 +34,11 @@ class Transcript:
     pieces: list[Text] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     message_start: int = 0  # index into pieces: where the open message's own text begins
+    open_role: str | None = None
 
     def copy(self) -> "Transcript":
-        return Transcript(
-            self.ids, list(self.tail), list(self.pieces), list(self.messages), self.message_start
+        return replace(
+            self, tail=list(self.tail), pieces=list(self.pieces), messages=list(self.messages)
         )
 
     def prompt(self) -> Prompt:
@@ -36,9 +46,13 @@ class Transcript:
 
     def append(self, text: str, *, special: bool = False) -> None:
         """Text that the engine has not seen; it merges with the tail's last text of its kind."""
+        self.show(text, special=special)
+        self.extend(text, special=special)
+
+    def extend(self, text: str, *, special: bool = False) -> None:
+        """Text that is shown already, but that no ids stand for yet."""
         if not text:
             return
-        self.show(text, special=special)
         if self.tail and self.tail[-1].special == special:
             self.tail[-1] = Text(self.tail[-1].text + text, special)
         else:
@@ -53,6 +67,21 @@ class Transcript:
         """The engine's answer: from here on the history is `ids` and then `tail`."""
         self.ids = ids
         self.tail = [Text(tail)] if tail else []
+
+    def mark(self) -> Mark:
+        return Mark(self.ids, tuple(self.tail), len(self.pieces))
+
+    def rewind(self, mark: Mark) -> None:
+        """Unsay what was said since."""
+        self.ids, self.tail = mark.ids, list(mark.tail)
+        del self.pieces[mark.num_pieces :]
+
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation: the finished messages and what there is of the open one."""
+        turns = [Turn(message["role"], message["content"]) for message in self.messages]
+        if self.open_role is not None:
+            turns.append(Turn(self.open_role, self.text(self.message_start)))
+        return tuple(turns)
 
     def text(self, start: int = 0) -> str:
         return "".join(piece.text for piece in self.pieces[start:])

@@ -224,11 +224,20 @@ def new_request_id() -> str:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One message of a conversation, or as much of it as is said."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
 class GenerateRequest:
     """One generation. `namespace` keeps its cached prefixes apart from other namespaces'.
 
     `random_path` tells apart the generations of one seeded program (fork path and gen ordinal), see
-    `text.stream_key`.
+    `text.stream_key`. `turns`: the conversation that the prompt shows, the message to be continued
+    last; given to back ends that speak in messages, and to no other.
     """
 
     prompt: Prompt
@@ -237,6 +246,7 @@ class GenerateRequest:
     namespace: str = ""
     request_id: str = field(default_factory=new_request_id)
     random_path: tuple[int, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         _texts(namespace=self.namespace, request_id=self.request_id)
@@ -373,9 +383,33 @@ class Scores:
     usage: Usage
 
 
+Speech = Literal["ids", "text", "messages"]
+"""What a prompt is to a back end: token ids that it hands out and takes back, text that it
+continues, or the messages of a conversation."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a back end can do: our engines everything, a remote API less.
+
+    `options`: the fields of SamplingParams that may differ from their defaults (None: all).
+    `constraints`: the names of the kinds of constraint (None: all). `select`, `logprobs`: whether
+    it tells log-probabilities of given text, and of what it generates. `prefill`: whether a message
+    of the assistant may have text before its gen (of interest with "messages" only).
+    """
+
+    speaks: Speech = "ids"
+    options: tuple[str, ...] | None = None
+    constraints: tuple[str, ...] | None = None
+    select: bool = True
+    logprobs: bool = True
+    prefill: bool = True
+
+
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a client must know of the engine that it talks to."""
+    """What a client must know of the engine that it talks to. A number that a remote one does not
+    tell is 0. `template_stop`: stop strings that the chat template wants in every generation."""
 
     model: str
     context_length: int
@@ -386,6 +420,8 @@ class EngineInfo:
     chat_template: str | None
     special_tokens: dict[str, str]  # bos_token, eos_token, ... as the chat template calls them
     eos_ids: tuple[int, ...]
+    template_stop: tuple[str, ...] = ()
+    abilities: Abilities = Abilities()
 
 
 ControlAction = Literal["stats", "flush_cache", "check_integrity"]

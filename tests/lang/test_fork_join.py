@@ -285,7 +285,7 @@ MISUSE = {
     "errors": lambda s: s.fork(1).join(errors="ignore"),
     "size": lambda s: s.fork(0),
     "bool size": lambda s: s.fork(True),
-    "position_ids_offset": lambda s: s.fork(2, [0, 1]),
+    "position_ids_offset": lambda s: s.fork(2, [0]),
 }
 
 
