@@ -26,6 +26,8 @@ from .lang import (
     global_config,
     greedy_token_selection,
     image,
+    record,
+    replay,
     select,
     separate_reasoning,
     set_default_backend,
@@ -41,6 +43,7 @@ from .lang import (
 )
 from .runtime.errors import (
     Cancelled,
+    Diverged,
     EngineDied,
     EngineError,
     InvalidRequest,
@@ -67,6 +70,7 @@ __all__ = [
     "Choice",
     "ChoicesMethod",
     "Decision",
+    "Diverged",
     "Ebnf",
     "Engine",
     "EngineDied",
@@ -97,6 +101,8 @@ __all__ = [
     "global_config",
     "greedy_token_selection",
     "image",
+    "record",
+    "replay",
     "select",
     "separate_reasoning",
     "set_default_backend",

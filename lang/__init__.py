@@ -32,6 +32,7 @@ from .forks import ForkGroup
 from .global_config import global_config
 from .nodes import Node
 from .program import Program, function
+from .recording import record, replay
 from .state import ProgramState
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "global_config",
     "greedy_token_selection",
     "image",
+    "record",
+    "replay",
     "select",
     "separate_reasoning",
     "set_default_backend",

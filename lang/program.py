@@ -9,12 +9,14 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
 from ..runtime.errors import InvalidRequest
+from ..runtime.recording.runs import RunInfo, source_digest
 from . import batch
-from .backend import resolve
 from .branch import Branch
+from .recording import IN_BODY, client_of_run
 from .run import Run
 from .sampling import RUN_OPTIONS, Sampling
 from .state import ProgramState
@@ -50,6 +52,7 @@ class Program(Generic[R]):
         parameters = list(self._signature.parameters.values())
         if not parameters or parameters[0].name != "s":
             raise TypeError(f'{name}: the first parameter of a program must be named "s"')
+        self._rest = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
         self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.func = func
         self.arg_names = [
@@ -93,8 +96,9 @@ class Program(Generic[R]):
         arguments, options = self._split(kwargs)
         stream = _flag("stream", options.pop("stream", False))
         threaded = _flag("use_thread", options.pop("use_thread", True))
-        client = resolve(options.pop("backend", None))
+        backend = options.pop("backend", None)
         call = self._call(args, arguments)
+        client = client_of_run(backend, lambda: self._described(args, arguments, options))
         run = Run(
             self.name, client, Sampling.of_run(options), stream=stream, synchronous=not threaded
         )
@@ -157,12 +161,17 @@ class Program(Generic[R]):
                 raise TypeError(f"run_batch has no option {name!r}{_near(name, RUN_OPTIONS)}")
         if not isinstance(batch_kwargs, list | tuple):
             raise TypeError(f"run_batch: {type(batch_kwargs).__name__} is not a list of items")
-        calls = [self._item(index, item) for index, item in enumerate(batch_kwargs)]
-        defaults = _per_item(options, len(calls))
+        items = [self._item(index, item) for index, item in enumerate(batch_kwargs)]
+        calls = [self._item_call(index, item) for index, item in enumerate(items)]
+        given = _per_item(options, len(calls))
+        defaults = [Sampling.of_run(one) for one in given]
         if not calls:
             return iter(()) if generator_style else []
-        client = resolve(backend)
-        runs = [Run(self.name, client, default) for default in defaults]
+        clients = [
+            client_of_run(backend, partial(self._described, *item, one))
+            for item, one in zip(items, given, strict=True)
+        ]
+        runs = [Run(self.name, *one) for one in zip(clients, defaults, strict=True)]
         jobs = [_job(run, call) for run, call in zip(runs, calls, strict=True)]
         plan = batch.Plan.of(len(jobs), num_threads, on_error, progress_bar)
         return batch.generate(jobs, plan) if generator_style else batch.gather(jobs, plan)
@@ -189,17 +198,22 @@ class Program(Generic[R]):
     def _nearest(self, key: str) -> str:
         return _near(key, [*self.arg_names, *_OPTIONS])
 
-    def _item(self, index: int, item: object) -> Callable[[ProgramState], Any]:
-        try:
-            if isinstance(item, Mapping):
-                return self._call((), item)
-            if isinstance(item, list | tuple):
-                return self._call(item, {})
-        except TypeError as error:
-            raise TypeError(f"item {index} of run_batch: {error}") from None
+    def _item(self, index: int, item: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        if isinstance(item, Mapping):
+            return (), item
+        if isinstance(item, list | tuple):
+            return item, {}
         raise TypeError(
             f"item {index} of run_batch: {item!r} is neither a dict of arguments nor a list of them"
         )
+
+    def _item_call(
+        self, index: int, item: tuple[Sequence[Any], Mapping[str, Any]]
+    ) -> Callable[[ProgramState], Any]:
+        try:
+            return self._call(*item)
+        except TypeError as error:
+            raise TypeError(f"item {index} of run_batch: {error}") from None
 
     def _call(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -211,6 +225,21 @@ class Program(Generic[R]):
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}") from None
         return lambda state: self.func(state, *args, **merged)
+
+    def _described(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> RunInfo:
+        given = dict(self._signature.bind(None, *args, **{**kwargs, **self._bound}).arguments)
+        del given[next(iter(self._signature.parameters))]
+        code = getattr(inspect.unwrap(self.func), "__code__", None)
+        return RunInfo(
+            self.func.__qualname__,
+            getattr(code, "co_filename", None),
+            source_digest(self.func),
+            {name: list(v) if name in self._rest else v for name, v in given.items()},
+            options,
+            nested=IN_BODY.get(),
+        )
 
 
 def _job(run: Run, call: Callable[[ProgramState], Any]) -> batch.Job:
@@ -233,11 +262,14 @@ def _start(run: Run, call: Callable[[ProgramState], Any]) -> ProgramState:
 def _run_body(run: Run, state: ProgramState, call: Callable[[ProgramState], Any]) -> None:
     """Its error is kept in the run, and aborts all that the body started."""
     error: BaseException | None = None
+    outside = IN_BODY.set(True)
     try:
         state._branch.return_value = call(state)
     except BaseException as raised:  # whoever reads the state gets it, and `run` raises it
         error = raised
         state._branch.executor.cancel(raised)
+    finally:
+        IN_BODY.reset(outside)
     run.end_body(error)
 
 
@@ -252,13 +284,13 @@ def _near(key: str, known: Sequence[str] | frozenset[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _per_item(options: dict[str, Any], size: int) -> list[Sampling]:
+def _per_item(options: dict[str, Any], size: int) -> list[dict[str, Any]]:
     seeds = options.get("seed")
     if not isinstance(seeds, list | tuple):
-        return [Sampling.of_run(options)] * size
+        return [options] * size
     if len(seeds) != size:
         raise InvalidRequest(f"seed: {len(seeds)} seeds for {size} items", field="seed")
-    return [Sampling.of_run({**options, "seed": seed}) for seed in seeds]
+    return [{**options, "seed": seed} for seed in seeds]
 
 
 @overload

@@ -5,7 +5,8 @@
     ├── EngineError                        the request was fine, the engine could not do it
     │   ├── Overloaded                     the waiting queue is full
     │   └── EngineDied                     the engine stopped; every waiting caller hears this
-    └── Cancelled                          the caller closed the stream before its end
+    ├── Cancelled                          the caller closed the stream before its end
+    └── Diverged                           a replayed program asks what its recording does not hold
 
 Grammar and checkpoint errors (`constrained.GrammarError`, `models.ModelError`) are ValueErrors of
 their own rooms; a grammar that a request brought reaches its caller as InvalidRequest.
@@ -45,3 +46,7 @@ class EngineDied(EngineError):
 
 class Cancelled(SapwoodError):
     """The request was closed by its caller before it finished."""
+
+
+class Diverged(SapwoodError):
+    """A program that is replayed did something else than when it was recorded."""

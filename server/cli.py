@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "serve": "serve a model over HTTP (OpenAI's API and the native one)",
     "run": "run a program: sapwood run FILE.py:function --arg value",
     "chat": "talk to a model in the terminal",
+    "replay": "repeat a recording with no model, or ask an engine again",
     "pull": "fetch a model's weights",
     "doctor": "what this machine can do, and what is missing",
 }

@@ -74,7 +74,7 @@ def found(target: str) -> tuple[Program, str]:
     path = Path(file)
     if not path.is_file():
         raise CommandError(f"{file}: no such file")
-    module = _load(path)
+    module = load(path)
     programs = {
         key: cast(Program, value) for key, value in vars(module).items() if _is_program(value)
     }
@@ -93,7 +93,7 @@ def _is_program(value: object) -> bool:
     return hasattr(value, "arg_names") and hasattr(value, "func") and hasattr(value, "run")
 
 
-def _load(path: Path) -> ModuleType:
+def load(path: Path) -> ModuleType:
     """Import the file as Python would from its own folder; its errors are its own, and told as
     such."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
