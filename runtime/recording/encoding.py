@@ -9,54 +9,14 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Final
 
-from .. import errors
+from .. import errors, protocol
 from ..errors import EngineError, InvalidRequest, SapwoodError
-from ..protocol import (
-    Choice,
-    Chunk,
-    Ebnf,
-    EngineInfo,
-    FinishKind,
-    FinishReason,
-    GenerateRequest,
-    Ids,
-    JsonSchema,
-    Lark,
-    LogprobOptions,
-    OptionScore,
-    Regex,
-    SamplingParams,
-    ScoreRequest,
-    Scores,
-    StructuralTag,
-    Text,
-    TokenLogprob,
-    Usage,
-)
+from ..protocol import FinishKind, FinishReason
 
-_RECORDS: Final = {
-    record.__name__: record
-    for record in (
-        Choice,
-        Chunk,
-        Ebnf,
-        EngineInfo,
-        FinishReason,
-        GenerateRequest,
-        Ids,
-        JsonSchema,
-        Lark,
-        LogprobOptions,
-        OptionScore,
-        Regex,
-        SamplingParams,
-        ScoreRequest,
-        Scores,
-        StructuralTag,
-        Text,
-        TokenLogprob,
-        Usage,
-    )
+_RECORDS: Final[dict[str, type]] = {
+    name: value
+    for name, value in vars(protocol).items()
+    if is_dataclass(value) and isinstance(value, type)
 }
 _KIND: Final = "is"
 

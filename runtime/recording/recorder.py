@@ -1,7 +1,7 @@
 """`Recorder`: writes what runs ask and hear to a file, one JSON object per line.
 
 Owns: the file and the order of its lines. It changes nothing but a seed that was left open, which
-it draws itself: without it the run could not be repeated.
+it draws itself where the back end takes one: without it the run could not be repeated.
 
     {"sapwood": version, "format": 1}
     {"engine": 0, "info": EngineInfo}
@@ -97,7 +97,8 @@ class RecordingClient:
         self._client, self._ask, self._write = client, ask, write
 
     def generate(self, request: GenerateRequest) -> Stream:
-        if request.sampling.seed is None:
+        seeded = self._client.info().abilities.options
+        if request.sampling.seed is None and (seeded is None or "seed" in seeded):
             seed = secrets.randbits(63)
             request = replace(request, sampling=replace(request.sampling, seed=seed))
         number = self._ask(request)
