@@ -24,6 +24,8 @@ from .state import ProgramState
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from .trace.graph import Graph
+
     R = TypeVar("R", default=Any, covariant=True)  # `Program` alone says nothing of it
 else:
     from typing import TypeVar
@@ -175,6 +177,19 @@ class Program(Generic[R]):
         jobs = [_job(run, call) for run, call in zip(runs, calls, strict=True)]
         plan = batch.Plan.of(len(jobs), num_threads, on_error, progress_bar)
         return batch.generate(jobs, plan) if generator_style else batch.gather(jobs, plan)
+
+    # --- before it runs ------------------------------------------------------------------------
+
+    def trace(self, *args: Any, **kwargs: Any) -> "Graph":
+        """The graph of all that the program says, asks, forks and joins, from its source: nothing
+        of it runs. `print` shows it as a tree, `.mermaid()` as a flowchart.
+
+        The function's arguments may be given as far as they are known. Raises InvalidRequest where
+        the source of the function is not to be found.
+        """
+        from .trace.tracing import traced  # reads source, which running a program never does
+
+        return traced(self.func, args, {**kwargs, **self._bound})
 
     # --- arguments -----------------------------------------------------------------------------
 
