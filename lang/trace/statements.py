@@ -142,8 +142,9 @@ class Statements:
                 held = self._reader.names.get(name)
                 if isinstance(held, Many | Several) or _is_empty(held):
                     value: Value = Many(self._reader.value(item))
-                    is_first = held is None or _is_empty(held)
-                    self._reader.names[name] = value if is_first else merged(held, value, name)
+                    if held is not None and not _is_empty(held):
+                        value = merged(held, value, name)
+                    self._reader.names[name] = value
                     return True
         return False
 
