@@ -1,4 +1,4 @@
-"""Skeleton of thought: name the tips first, then expand all of them at once from the same prefix.
+"""One branch for each tip: all are expanded at once from the same prefix.
 
 Look at the last line: the branches reuse the prompt instead of computing it once each.
 """

@@ -35,15 +35,19 @@ CALL = sw.StructuralTag.of(
 
 
 @sw.function
-def show(s: sw.ProgramState) -> None:
+def show(s):
     s += "Three numbers that make ten, added: " + sw.gen("sum", max_tokens=16, constraint=SUM)
     s += "\nA family as a tree in JSON: " + sw.gen("tree", max_tokens=80, constraint=TREE)
     s += "\nAsk for the weather in Rome: " + sw.gen("call", max_tokens=24, constraint=CALL)
 
 
-if __name__ == "__main__":
+def main():
     with sw.Engine() as engine:
         state = show.run(backend=engine, temperature=0)
         print(state["sum"], "=", sum(map(int, state["sum"].split("+"))))
         print(json.dumps(json.loads(state["tree"]), indent=1))
         print(state["call"])
+
+
+if __name__ == "__main__":
+    main()
