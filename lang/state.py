@@ -186,6 +186,11 @@ class ProgramState(Generic[R]):
             raise run.body_error
         return self._branch.return_value  # type: ignore[no-any-return]  # Branch has no R
 
+    def __str__(self) -> str:
+        """`ProgramState(<the text>)`, or what failed; waits for all that was added."""
+        self._branch.rest(for_body=self._outside)
+        return repr(self)
+
     def __repr__(self) -> str:
         """The text so far, or what failed. Does not wait, not even for the run's lock: whoever
         holds that may be what is being debugged."""

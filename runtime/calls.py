@@ -6,13 +6,14 @@ transport and no other call.
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from .detokenizer import Ending
-from .protocol import Chunk, GenerateRequest, Scores
+from .protocol import Chunk, FinishKind, FinishReason, GenerateRequest, Scores
 from .scoring import ScorePlan
 from .streams import Mailbox
-from .text import TextCodec
+from .text import TextCodec, peeks
 from .wire import ControlResult, Failed, FromEngine, TokenChunk
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ class GenerateCall:
         self._codec = codec
         self._prompt_ids = prompt_ids
         self._mailbox = mailbox
+        self._peeks = peeks(request)
         self._spells = request.logprobs is not None and request.logprobs.text
         self._open = {
             id: (index, codec.detokenizer(request.sampling)) for index, id in enumerate(ids)
@@ -45,7 +47,7 @@ class GenerateCall:
             self.fail(message.error)
             return
         assert isinstance(message, TokenChunk)
-        chunk = self._decode(message)
+        chunk = self._decode(_untaken(message) if self._peeks else message)
         if chunk.finish is not None:
             del self._open[message.id]
         self._mailbox.push(chunk, last=not self._open)
@@ -77,6 +79,12 @@ class GenerateCall:
             kept_ids=ending.kept_ids,
             tail=ending.tail,
         )
+
+
+def _untaken(message: TokenChunk) -> TokenChunk:
+    """The token that was drawn for its report alone is no output."""
+    usage = replace(message.usage, completion_tokens=0, forced_tokens=0)
+    return message._replace(token_ids=(), usage=usage, finish=FinishReason(FinishKind.LENGTH))
 
 
 class Answer(Generic[T]):

@@ -204,7 +204,8 @@ class LogprobOptions:
     and mask).
 
     Output tokens always; prompt tokens from position `start` (-1: none); the `top` likeliest beside
-    each (0: none). `text`: also spell every token (`TokenLogprob.piece`).
+    each (0: none). `text`: also spell every token (`TokenLogprob.piece`). With
+    `max_tokens` 0 and a `top`, the one output entry is what may come next; nothing is output.
     """
 
     start: int = -1

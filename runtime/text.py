@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Final
 
 from .detokenizer import Detokenizer
 from .errors import InvalidRequest
@@ -130,7 +131,7 @@ class TextCodec:
             TokenRequest(
                 id=new_id(),
                 prompt_ids=prompt_ids,
-                sampling=replace(sampling, n=1),
+                sampling=PEEK if peeks(request) else replace(sampling, n=1),
                 stream=stream_key(sampling.seed, request.random_path, index),
                 logprobs=request.logprobs,
                 namespace=request.namespace,
@@ -143,6 +144,15 @@ class TextCodec:
 
     def spell(self, logprobs: Iterable[TokenLogprob]) -> tuple[TokenLogprob, ...]:
         return self._table.spell(logprobs)
+
+
+PEEK: Final = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)
+"""How one looks at what may come next: a token is drawn, and reported, and never taken."""
+
+
+def peeks(request: GenerateRequest) -> bool:
+    """Whether a request that generates nothing wants the likeliest next tokens told."""
+    return request.sampling.max_tokens == 0 and bool(request.logprobs and request.logprobs.top)
 
 
 def stream_key(seed: int | None, random_path: Sequence[int], index: int) -> int:

@@ -289,3 +289,15 @@ def test_forks_take_sglangs_offsets_of_positions(scripted):
         forks.join("concate_and_append")
 
     assert program.run(backend=scripted([])).text() == "q01"
+
+
+def test_a_printed_state_has_its_whole_text(scripted, release):
+    @sw.function
+    def program(s):
+        s += "q" + sw.gen("a")
+
+    client = scripted([Reply("x", hold_after=0)])
+    state = program.run(backend=client)
+    assert repr(state) == "ProgramState(q)"
+    release(client)
+    assert str(state) == "ProgramState(qx)"

@@ -388,3 +388,17 @@ def test_text_parts_and_ids_make_one_prompt(client: Client) -> None:
     request = GenerateRequest((Ids((1, 2)), Text("a"), Text("b")), SamplingParams(max_tokens=1))
     (chunk,) = client.generate(request)
     assert chunk.prompt_ids == (1, 2, 97, 98)
+
+
+def test_with_nothing_to_generate_the_likeliest_next_tokens_are_told(client: Client) -> None:
+    request = GenerateRequest(
+        as_prompt("abc"), SamplingParams(max_tokens=0, n=2), LogprobOptions(top=1)
+    )
+    chunks = list(client.generate(request))
+    assert [chunk.index for chunk in chunks] == [0, 1]
+    for chunk in chunks:
+        assert (chunk.text, chunk.token_ids, chunk.kept_ids) == ("", (), ())
+        assert chunk.finish is not None and chunk.finish.kind == "length"
+        assert [len(entry.top) for entry in chunk.logprobs] == [1]
+        assert chunk.usage.completion_tokens == 0
+    assert client.control("stats")["running"] == []
