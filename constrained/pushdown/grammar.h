@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstring>
-#include <unordered_map>
 #include <vector>
 
 #include "machine.h"
@@ -14,7 +13,10 @@ namespace sapwood {
 class Grammar {
  public:
   Grammar(Program program, const Vocabulary& vocabulary, double seconds)
-      : machine_(std::move(program), vocabulary.spelled(), seconds), vocabulary_(vocabulary), at_(vocabulary.longest() + 1) {}
+      : machine_(std::move(program), vocabulary.spelled(), seconds),
+        vocabulary_(vocabulary),
+        at_(vocabulary.longest() + 1),
+        scratch_(vocabulary.num_words() + 1) {}
 
   Machine& machine() { return machine_; }
 
@@ -74,7 +76,7 @@ class Grammar {
       int node = 0;
       for (int at = start; at < length && node >= 0; ++at) {
         node = trie.child(node, text[at]);
-        if (node >= 0 && at >= place && trie.token(node) >= 0) return true;
+        if (node >= 0 && at >= place && trie.has_token(node)) return true;
       }
       if (node >= 0 && has_token_below(trie, node, configuration)) return true;
     }
@@ -85,7 +87,7 @@ class Grammar {
     for (int child = node + 1; child < trie.end(node); child = trie.end(child)) {
       const int reached = machine_.step(configuration, trie.byte(child));
       if (reached == DEAD) continue;
-      if (trie.token(child) >= 0 || has_token_below(trie, child, reached)) return true;
+      if (trie.has_token(child) || has_token_below(trie, child, reached)) return true;
     }
     return false;
   }
@@ -119,22 +121,19 @@ class Grammar {
   // those after which the end can be reached within it.
   void fill(int configuration, int budget, int32_t* row) {
     configuration = machine_.outline(configuration);
-    const int words = vocabulary_.num_words();
-    auto found = rows_.find(configuration);
-    if (found == rows_.end()) {
-      if (rows_.size() * words * sizeof(int32_t) > MOST_BYTES) rows_.clear();
-      found = rows_.emplace(configuration, Row{std::vector<int32_t>(words), 0}).first;
-      found->second.most = make_row(configuration, NEVER, found->second.words.data());
-    }
-    Row& whole = found->second;
+    const size_t bytes = vocabulary_.num_words() * sizeof(int32_t);
+    Row& whole = row_of(configuration);
     if (budget >= 0 && budget <= whole.most && !whole.is_exact) {  // then the cheap bound is not enough
-      whole.most = make_row(configuration, NEVER - 1, whole.words.data());
+      whole.most = make_row(configuration, NEVER - 1);
+      whole.words = vocabulary_.rows().keep(scratch_.data());
       whole.is_exact = true;
     }
-    if (budget < 0 || budget > whole.most)
-      std::memcpy(row, whole.words.data(), words * sizeof(int32_t));
-    else
-      make_row(configuration, budget - 1, row);
+    if (budget < 0 || budget > whole.most) {
+      std::memcpy(row, whole.words->data(), bytes);
+    } else {
+      make_row(configuration, budget - 1);
+      std::memcpy(row, scratch_.data(), bytes);
+    }
   }
 
  private:
@@ -143,13 +142,28 @@ class Grammar {
   // How much farther plain text may lead from the end: by the rest of a character, by a character that
   // makes it another name than those that are taken; with room to spare.
   static constexpr int MOST_DETOUR = 8;
-  static constexpr size_t MOST_BYTES = 16 << 20;
+  static constexpr size_t MOST_ROWS = 1 << 17, MOST_BYTES = 16 << 20;
 
   struct Row {
-    std::vector<int32_t> words;
+    RowStore::Words words;
     int most;               // that many tokens are enough after the worst of them
     bool is_exact = false;  // `most` is in tokens, not in the bytes that they spell
   };
+
+  Row& row_of(int configuration) {
+    if (const int number = known(row_numbers_, configuration); number >= 0) return rows_[number];
+    if (rows_.size() >= MOST_ROWS || bytes_ > MOST_BYTES) {
+      rows_.clear();
+      row_numbers_.clear();
+      bytes_ = 0;
+    }
+    const int most = make_row(configuration, NEVER);
+    RowStore::Words words = vocabulary_.rows().keep(scratch_.data());
+    if (words.use_count() == 1) bytes_ += vocabulary_.num_words() * sizeof(int32_t);
+    known(row_numbers_, configuration) = static_cast<int>(rows_.size());
+    rows_.push_back({std::move(words), most});
+    return rows_.back();
+  }
 
   static int& known(std::vector<int>& list, int at) {
     if (at >= static_cast<int>(list.size())) list.resize(at + at / 2 + 16, -1);
@@ -164,44 +178,55 @@ class Grammar {
       node = trie.child(node, static_cast<uint8_t>(next_byte_[here]));
       if (node < 0) break;
       here = next_[here];
-      if (trie.token(node) >= 0) best = std::min(best, known(needed_, here) + 1);
+      if (trie.has_token(node)) best = std::min(best, known(needed_, here) + 1);
     }
     return std::min(best, NEVER);
   }
 
-  // Returns the most tokens that any allowed one leaves to come.
-  int make_row(int configuration, int most_after, int32_t* row) {
+  // Makes a row in `scratch_`; returns the most tokens that any allowed one leaves to come.
+  int make_row(int configuration, int most_after) {
     int most = 0;
-    if (reads_plain_text(configuration, most_after, most)) {
-      std::copy(vocabulary_.plain_words().begin(), vocabulary_.plain_words().end(), row);
-      walk(vocabulary_.others(), configuration, most_after, row, most);
+    if (const int room = plain_room(configuration, most_after, most)) {
+      std::copy(vocabulary_.plain(room).begin(), vocabulary_.plain(room).end(), scratch_.begin());
+      walk(vocabulary_.beside_plain(room), configuration, most_after, most);
     } else {
-      std::fill_n(row, vocabulary_.num_words(), 0);
-      most = 0;
-      walk(vocabulary_.all(), configuration, most_after, row, most);
+      std::fill(scratch_.begin(), scratch_.end(), 0);
+      walk(vocabulary_.all(), configuration, most_after, most);
     }
     if (machine_.accepting(configuration))
-      for (int end : vocabulary_.ends()) set(row, end);
+      for (int end : vocabulary_.ends()) set(end);
     return most;
   }
 
-  void walk(const Trie& trie, int configuration, int most_after, int32_t* row, int& most) {
-    at_[0] = configuration;
+  void walk(const Trie& trie, int configuration, int most_after, int& most) {
+    const uint8_t* byte_class = machine_.program().byte_class;
+    int before = DEAD;  // the configuration reached last, and all bits where its tokens are allowed
+    uint32_t allowed = 0;
+    at_[0] = {configuration, machine_.known_steps(configuration)};
     for (int node = 1; node < trie.num_nodes();) {
-      const int depth = trie.depth(node);
-      const int reached = machine_.step(at_[depth - 1], trie.byte(node));
-      if (reached == DEAD) {
-        node = trie.end(node);
-        continue;
+      const Trie::Node here = trie[node];
+      At& above = at_[here.depth - 1];
+      const int c = byte_class[here.byte];
+      if (!above.steps) above.steps = machine_.steps(above.configuration);
+      int reached = above.steps[c];
+      if (reached < 0) {
+        reached = machine_.step_class(above.configuration, c);
+        if (reached == DEAD) {
+          node = trie.end(node);
+          continue;
+        }
       }
-      at_[depth] = reached;
-      const int token = trie.token(node++);
-      if (token < 0) continue;
-      if (!leaves(reached, most_after, most)) continue;
-      set(row, token);
+      at_[here.depth] = {reached, machine_.known_steps(reached)};
+      ++node;
+      if (reached != before) {
+        allowed = leaves(reached, most_after, most) ? ~0u : 0;
+        before = reached;
+      }
+      // Where no token ends the bit is in a word that nobody reads.
+      scratch_[here.token / 32] |= static_cast<int32_t>(allowed & 1u << (here.token % 32));
     }
     for (const Trie::Twins& twins : trie.twins())
-      if (row[twins.first / 32] >> (twins.first % 32) & 1) set(row, twins.other);
+      if (scratch_[twins.first / 32] >> (twins.first % 32) & 1) set(twins.other);
   }
 
   // Whether the end can be reached from a configuration within so many tokens; raises `most` to a bound
@@ -219,50 +244,77 @@ class Grammar {
 
   // --- plain text ---
 
-  // Whether every plain token is allowed, and leaves no more tokens to come than `most_after`. Raises
-  // `most` to a bound of how many.
-  bool reads_plain_text(int configuration, int most_after, int& most) {
-    if (!machine_.only_spelled()) return false;
-    if (machine_.step(configuration, ' ') == DEAD || machine_.step(configuration, 'z') == DEAD) return false;
-    if (!is_plain(configuration)) return false;
+  // How much plain text is allowed (see `Vocabulary`; 0: that is not known), where all of it leaves no
+  // more tokens to come than `most_after`. Raises `most` to a bound of how many.
+  int plain_room(int configuration, int most_after, int& most) {
+    if (!machine_.only_spelled()) return 0;
+    if (machine_.step(configuration, ' ') == DEAD || machine_.step(configuration, 'z') == DEAD) return 0;
+    const int room = plain_room(configuration);
+    if (!room) return 0;
     const int end = most_after == NEVER ? machine_.shortest(configuration) : needed(configuration);
     const int bound = std::min(NEVER - 1, end + MOST_DETOUR);
-    if (bound > most_after) return false;
+    if (bound > most_after) return 0;
     most = std::max(most, bound);
-    return true;
+    return room;
   }
 
-  bool is_plain(int configuration) {
+  int plain_room(int configuration) {
     if (known(plain_, configuration) < 0) {
       plain_[configuration] = 0;
-      // What a rule reads does not depend on who has called it: so this is known from others of it.
-      const int alone = machine_.without_callers(configuration);
-      const bool found = counts_characters(configuration) || has_plain_product(configuration) ||
-                         (alone == configuration ? explores_plain_text(configuration) : is_plain(alone));
-      plain_[configuration] = found;
+      int room = std::max(counted_characters(configuration), plain_product(configuration));
+      if (!room) {
+        // What a rule reads does not depend on who has called it: so this is known from others of it.
+        const int alone = machine_.without_callers(configuration);
+        room = alone == configuration ? explore_plain_text(configuration) : plain_room(alone);
+      }
+      plain_[configuration] = room;
     }
     return plain_[configuration];
   }
 
-  // A repetition of single characters, any of them, that has far to go.
-  bool counts_characters(int configuration) {
+  // A repetition of single characters, any of them: how many may come.
+  int counted_characters(int configuration) {
     const std::vector<Item> items = machine_.items(configuration);
     const Program& program = machine_.program();
     int before = BOTTOM;
     for (const Item& item : items) {
       if (item.frame == before || item.frame == BOTTOM) continue;
       before = item.frame;
-      const List callers = machine_.frame(item.frame);
-      for (int i = 0; i < callers.size; i += 2) {
+      const List list = machine_.frame(item.frame);
+      const std::vector<int> callers(list.begin(), list.end());
+      for (size_t i = 0; i < callers.size(); i += 2) {
         if (!machine_.is_counting(callers[i])) continue;
         const List counted = machine_.counting(callers[i]);
-        const Operands& of = program.operands[counted[0]];
-        if (program.kind[counted[0]] != Kind::REPEAT) continue;
-        if (of.high != NO_BOUND && of.high - counted[1] < PlainText::MOST_BYTES) continue;
-        if (begins(items, item.frame, of.rule) && reads_any_character(of.rule)) return true;
+        const int origin = counted[0], begun = counted[1];
+        const Operands& of = program.operands[origin];
+        if (program.kind[origin] != Kind::REPEAT) continue;
+        if (!begins(items, item.frame, of.rule) || !reads_any_character(of.rule)) continue;
+        const int room = of.high == NO_BOUND ? Vocabulary::ANY : std::min(of.high - begun + 1, Vocabulary::SHORT);
+        if (room >= Vocabulary::SHORT || is_bounded(items, item.frame, {of.then, callers[i + 1]})) return room;
       }
     }
-    return false;
+    return 0;
+  }
+
+  // Whether plain text is read at one frame only, and not by what comes after it.
+  bool is_bounded(const std::vector<Item>& items, int frame, Item after) {
+    std::vector<Item> beside;
+    for (const Item& item : items)
+      if (item.frame != frame) beside.push_back(item);
+    const int following = machine_.reached_from(after);
+    if (following != DEAD)
+      for (const Item& item : machine_.items(following)) beside.push_back(item);
+    return std::none_of(beside.begin(), beside.end(), [&](const Item& item) { return may_read_plain(item.state); });
+  }
+
+  bool may_read_plain(int state) const {
+    if (machine_.is_counting(state)) return true;
+    const Lists<Edge>& edges = machine_.program().edges;
+    return std::any_of(edges.first(state), edges.last(state), [](const Edge& edge) {
+      for (int byte = edge.low; byte <= edge.high; ++byte)
+        if (PlainText::step(0, static_cast<uint8_t>(byte)) != PlainText::BROKEN) return true;
+      return false;
+    });
   }
 
   // Whether a rule that goes on at `frame` has just begun.
@@ -288,7 +340,7 @@ class Grammar {
 
   // A product that wants plain text and nothing else of importance: what it does not want are some
   // texts, from which a further character always leads away.
-  bool has_plain_product(int configuration) {
+  int plain_product(int configuration) {
     const Program& program = machine_.program();
     for (const Item& item : machine_.items(configuration)) {
       if (!machine_.is_counting(item.state)) continue;
@@ -296,25 +348,27 @@ class Grammar {
       if (program.kind[list[0]] != Kind::PRODUCT) continue;
       const std::vector<int> parts(list.begin() + 1, list.end());
       const PartOf* of = program.parts.first(program.operands[list[0]].rule);
-      bool all = true;
-      for (size_t i = 0; i < parts.size() && all; ++i)
-        all = of[i].negated ? machine_.is_finite(of[i].rule) : is_plain(parts[i]);
-      if (all) return true;
+      int room = Vocabulary::ANY;
+      for (size_t i = 0; i < parts.size() && room; ++i)
+        if (!of[i].negated || !machine_.is_finite(of[i].rule))
+          room = of[i].negated || parts[i] == DEAD ? 0 : std::min(room, plain_room(parts[i]));
+      if (room >= Vocabulary::SHORT) return room;
     }
-    return false;
+    return 0;
   }
 
   struct Pair {
     int state, configuration;  // of plain text, and of the machine
   };
 
-  // All pairs that plain text leads to are alive.
-  bool explores_plain_text(int configuration) {
+  // Whether all pairs that plain text leads to are alive: of any text, or as far as is looked.
+  int explore_plain_text(int configuration) {
     std::vector<Pair> pairs{{0, configuration}};
-    for (size_t first = 0, depth = 0; first < pairs.size() && depth < PlainText::MOST_BYTES; ++depth)
+    size_t first = 0;
+    for (int depth = 0; first < pairs.size() && depth < PlainText::MOST_BYTES; ++depth)
       for (const size_t last = pairs.size(); first < last; ++first)
-        if (!follow(pairs[first], pairs) || pairs.size() > MOST_PAIRS) return false;
-    return true;
+        if (!follow(pairs[first], pairs) || pairs.size() > MOST_PAIRS) return 0;
+    return first == pairs.size() ? Vocabulary::ANY : Vocabulary::SHORT;
   }
 
   // Adds what follows a pair; false where plain text is not allowed.
@@ -333,14 +387,23 @@ class Grammar {
     return true;
   }
 
-  static void set(int32_t* row, int token) { row[token / 32] |= static_cast<int32_t>(1u << (token % 32)); }
+  void set(int token) { scratch_[token / 32] |= static_cast<int32_t>(1u << (token % 32)); }
+
+  // A node of the way to a node of a trie.
+  struct At {
+    int configuration;
+    const int* steps;  // where each class of bytes leads from there; null: not looked at yet
+  };
 
   Machine machine_;
   const Vocabulary& vocabulary_;
-  std::vector<int> at_;  // the configuration at each depth of the trie
-  std::vector<int> plain_;  // whether plain text is read; -1: not known yet
+  std::vector<At> at_;             // by depth
+  std::vector<int32_t> scratch_;  // a row, and a word that nobody reads
+  std::vector<int> plain_;        // how much plain text is read; -1: not known yet
   std::vector<int> needed_, next_, next_byte_;
-  std::unordered_map<int, Row> rows_;
+  std::vector<Row> rows_;
+  std::vector<int> row_numbers_;  // of each configuration; -1: not made yet
+  size_t bytes_ = 0;              // of the rows that no other grammar has made
 };
 
 }  // namespace sapwood

@@ -64,6 +64,10 @@ class Machine {
   }
   int step(int configuration, uint8_t byte) { return step_class(configuration, program_.byte_class[byte]); }
 
+  // Where each class of bytes leads from a configuration; below DEAD: not known yet. Stays where it is.
+  const int* steps(int configuration) { return row(configuration); }
+  const int* known_steps(int configuration) const { return rows_[configuration].get(); }  // null: none
+
   bool accepting(int configuration) const { return accepting_[configuration]; }
 
   // Fewest bytes with which the text can end.
@@ -95,6 +99,9 @@ class Machine {
     for (Item& item : items) item.frame = BOTTOM;
     return intern(items);
   }
+
+  // The configuration of a single pair and what follows it by empty steps.
+  int reached_from(const Item& item) { return intern({item}); }
 
   // Whether items are being read of which no two may be equal.
   bool reads_unique(int configuration) const {

@@ -1,7 +1,8 @@
 // The tokens of a vocabulary as byte tries in depth-first order; knows no machine.
 //
 // Most tokens are plain: whole or cut characters that a JSON string holds as they are. Where a machine
-// would read any such text, their bits are set at once, and only the trie of the others is walked.
+// would read any such text, or so many characters of it, their bits are set at once, and only the trie
+// of the others is walked.
 #pragma once
 
 #include <algorithm>
@@ -9,13 +10,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "rows.h"
+
 namespace sapwood {
 
 // Well-formed UTF-8 without control characters, '"' and '\': where one byte leads. 0 is between
 // characters, FULL is nowhere.
 struct PlainText {
   static constexpr int STATES = 8, BROKEN = -1;
-  static constexpr int MOST_BYTES = 16;  // of a plain token; longer ones are walked
+  static constexpr int MOST_BYTES = 16;  // of a plain token; where that is a bound, longer ones are walked
 
   struct Range {
     int low, high, next;
@@ -37,9 +40,17 @@ struct PlainText {
     }
   }
   static int step(int state, uint8_t byte) {
-    for (const Range& range : ranges(state))
-      if (range.low <= byte && byte <= range.high) return range.next;
-    return BROKEN;
+    static const std::vector<std::array<int8_t, 256>> table = make_table();
+    return table[state][byte];
+  }
+  static std::vector<std::array<int8_t, 256>> make_table() {
+    std::vector<std::array<int8_t, 256>> table(STATES);
+    for (int state = 0; state < STATES; ++state) {
+      table[state].fill(BROKEN);
+      for (const Range& range : ranges(state))
+        std::fill(&table[state][range.low], &table[state][range.high] + 1, static_cast<int8_t>(range.next));
+    }
+    return table;
   }
 };
 
@@ -49,10 +60,15 @@ class Trie {
   struct Twins {
     int first, other;  // tokens with the same bytes; only the first is in the trie
   };
+  struct Node {
+    uint32_t byte : 8, depth : 24;
+    int token;  // `none` where no token ends here
+  };
 
-  // `text(token)` and `length(token)` of the tokens, which are sorted by text, then by number.
+  // `text(token)` and `length(token)` of the tokens, which are sorted by text, then by number; `none`
+  // is the number of no token.
   template <class Text, class Length>
-  Trie(const std::vector<int>& tokens, Text&& text, Length&& length) {
+  Trie(const std::vector<int>& tokens, int none, Text&& text, Length&& length) : none_(none) {
     add(0, 0);
     std::vector<int> path{0};  // the nodes from the root to the last one
     int before = -1;
@@ -72,38 +88,37 @@ class Trie {
         path.push_back(num_nodes());
         add(text(token)[i], i + 1);
       }
-      token_.back() = token;
+      nodes_.back().token = token;
       before = token;
     }
     close(path, 0);
   }
 
-  int num_nodes() const { return static_cast<int>(byte_.size()); }
-  uint8_t byte(int node) const { return byte_[node]; }
-  int depth(int node) const { return depth_[node]; }
+  int num_nodes() const { return static_cast<int>(nodes_.size()); }
+  const Node& operator[](int node) const { return nodes_[node]; }
+  uint8_t byte(int node) const { return nodes_[node].byte; }
   int end(int node) const { return end_[node]; }
-  int token(int node) const { return token_[node]; }  // -1: none ends here
+  bool has_token(int node) const { return nodes_[node].token != none_; }
   const std::vector<Twins>& twins() const { return twins_; }
 
   int child(int node, uint8_t byte) const {  // -1: none
     for (int at = node + 1; at < end_[node]; at = end_[at])
-      if (byte_[at] == byte) return at;
+      if (nodes_[at].byte == byte) return at;
     return -1;
   }
 
  private:
   void add(uint8_t byte, int depth) {
-    byte_.push_back(byte);
-    depth_.push_back(depth);
-    token_.push_back(-1);
+    nodes_.push_back({byte, static_cast<uint32_t>(depth), none_});
     end_.push_back(0);
   }
   void close(std::vector<int>& path, int kept) {
     for (; static_cast<int>(path.size()) > kept; path.pop_back()) end_[path.back()] = num_nodes();
   }
 
-  std::vector<uint8_t> byte_;
-  std::vector<int> depth_, end_, token_;
+  int none_;
+  std::vector<Node> nodes_;
+  std::vector<int> end_;
   std::vector<Twins> twins_;
 };
 
@@ -118,8 +133,10 @@ class Vocabulary {
         ends_(ends, ends + num_ends),
         order_(sorted()),
         all_(make_trie(order_)),
-        plain_words_(num_words()),
-        others_(make_trie(without_plain())) {}
+        plain_(PlainText::MOST_BYTES + 2, std::vector<int32_t>(num_words())),
+        beside_short_(make_trie(without_plain(SHORT))),
+        beside_any_(make_trie(without_plain(ANY))),
+        rows_(num_words()) {}
 
   int size() const { return size_; }
   int num_words() const { return (size_ + 31) / 32; }
@@ -137,12 +154,20 @@ class Vocabulary {
   }
 
   const Trie& all() const { return all_; }
-  const Trie& others() const { return others_; }                             // all that are not plain
-  const std::vector<int32_t>& plain_words() const { return plain_words_; }  // the bits of the plain ones
+
+  RowStore& rows() const { return rows_; }
+
+  // How much plain text may come: so many characters, or more than any short token holds, or any text.
+  static constexpr int SHORT = PlainText::MOST_BYTES, ANY = PlainText::MOST_BYTES + 1;
+
+  // The bits of the plain tokens that hold no more text than that, and the trie of all that are not
+  // plain, nor of any length that is left out of those.
+  const std::vector<int32_t>& plain(int room) const { return plain_[room]; }
+  const Trie& beside_plain(int room) const { return room == ANY ? beside_any_ : beside_short_; }
 
  private:
   Trie make_trie(const std::vector<int>& tokens) const {
-    return Trie(tokens, [&](int t) { return text(t); }, [&](int t) { return length(t); });
+    return Trie(tokens, 32 * num_words(), [&](int t) { return text(t); }, [&](int t) { return length(t); });
   }
 
   std::vector<int> sorted() {
@@ -165,22 +190,28 @@ class Vocabulary {
     return shared == limit ? length(a) - length(b) : text(a)[shared] - text(b)[shared];
   }
 
-  std::vector<int> without_plain() {
+  // All tokens but the plain ones, short ones or any; notes the bits of those.
+  std::vector<int> without_plain(int kind) {
     std::vector<int> others;
     for (int token : order_) {
-      if (is_plain(token))
-        plain_words_[token / 32] |= static_cast<int32_t>(1u << (token % 32));
-      else
-        others.push_back(token);
+      const bool is_wanted = kind == ANY || length(token) <= PlainText::MOST_BYTES;
+      const int characters = is_wanted ? plain_characters(token) : 0;
+      if (!characters) others.push_back(token);
+      for (int room = kind == ANY ? ANY : characters; characters && room <= kind; ++room)
+        plain_[room][token / 32] |= static_cast<int32_t>(1u << (token % 32));
     }
     return others;
   }
 
-  bool is_plain(int token) const {
-    int state = length(token) <= PlainText::MOST_BYTES ? 0 : PlainText::BROKEN;
-    for (int i = 0; i < length(token) && state != PlainText::BROKEN; ++i)
+  // How many characters of plain text a token spells, a cut one included; 0 where it spells other text.
+  int plain_characters(int token) const {
+    int state = 0, characters = 0;
+    for (int i = 0; i < length(token); ++i) {
+      characters += state == 0;
       state = PlainText::step(state, text(token)[i]);
-    return state != PlainText::BROKEN;
+      if (state == PlainText::BROKEN) return 0;
+    }
+    return characters;
   }
 
   int size_, longest_ = 0;
@@ -189,8 +220,9 @@ class Vocabulary {
   std::vector<int> ends_;
   std::vector<int> order_;  // by text
   Trie all_;
-  std::vector<int32_t> plain_words_;
-  Trie others_;
+  std::vector<std::vector<int32_t>> plain_;  // by `room`
+  Trie beside_short_, beside_any_;
+  mutable RowStore rows_;
 };
 
 }  // namespace sapwood

@@ -237,6 +237,63 @@ def test_rows_over_a_real_vocabulary(schema, prefixes, real):
             assert row_of(native, there, budget, real) == brute_row(native, there, budget, real)
 
 
+WORDS = Vocabulary(
+    [
+        None,
+        *(bytes([i]) for i in range(256)),
+        *(b"words and words, and some more of them"[:size] for size in range(2, 39)),
+        *("東京都の天気予報です。"[:size].encode() for size in range(1, 12)),
+        *("é😀"[:1].encode() + b"x" * size for size in range(20)),
+        *("東京".encode()[:4], "ab😀".encode()[:4], b"abc", b"xyz", b"abcxyz", b'ab"', b'abc", "'),
+        *(b'x"}', b"ab\\n", b"\\u00", b'words"', b"x" * 40, b'"abc"', b'"a'),
+    ],
+    [0],
+)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        *({"maxLength": most, "minLength": least} for least, most in ((0, 1), (2, 2), (3, 18))),
+        {"maxLength": 40, "minLength": 30},
+        {"not": {"const": "abc"}},
+        {"maxLength": 4, "pattern": "b"},
+        {"anyOf": [{"maxLength": 2}, {"enum": ["words and words", "xyz"]}]},
+    ],
+    ids=json.dumps,
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_remains_of_a_text_is_told_in_characters(constraint, wrapped):
+    schema = {"type": "string", **constraint}
+    if wrapped:
+        schema = {"type": "array", "items": schema}
+    native = NativeTokenMachine(lower(JsonSchema.of(schema), CompileLimits()), WORDS)
+    text = (b'["' if wrapped else b'"') + "words é東京 and some more".encode()
+    every_row_is_brute_force(native, text, WORDS)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ['[^\\x00-\\x1f"]{3}abc', ".{2,5}(xyz)?", ".{0,30}\\n", "(?s:.){20,}", ".{4}.{4}", ".*b"],
+)
+def test_what_remains_of_a_text_before_another(pattern):
+    native = NativeTokenMachine(lower(Regex(pattern), CompileLimits()), WORDS)
+    every_row_is_brute_force(native, "wé東rds and words and bc".encode(), WORDS)
+
+
+def every_row_is_brute_force(native, text: bytes, vocabulary: Vocabulary) -> None:
+    here = native.start
+    for byte in text:
+        needed = native.needed(here)
+        for budget in (None, needed, needed + 2, None):
+            assert row_of(native, here, budget, vocabulary) == brute_row(
+                native, here, budget, vocabulary
+            ), budget
+        here = native.step(here, bytes([byte]))
+        if here == DEAD:
+            return
+
+
 def test_rows_of_many_machines_in_one_call(vocabulary):
     programs = [
         lower(Regex("a*b"), CompileLimits()),
