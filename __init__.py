@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .lang import (
     ChoicesMethod,
     Decision,
+    DecodeError,
     ForkGroup,
     Node,
     Program,
@@ -70,6 +71,7 @@ __all__ = [
     "Choice",
     "ChoicesMethod",
     "Decision",
+    "DecodeError",
     "Diverged",
     "Ebnf",
     "Engine",

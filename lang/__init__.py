@@ -34,10 +34,12 @@ from .nodes import Node
 from .program import Program, function
 from .recording import record, replay
 from .state import ProgramState
+from .typed import DecodeError
 
 __all__ = [
     "ChoicesMethod",
     "Decision",
+    "DecodeError",
     "ForkGroup",
     "Node",
     "Program",

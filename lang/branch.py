@@ -107,7 +107,8 @@ class Branch:
         self._has_text = True
         path = (*self.executor.path, self._next_ordinal())
         variable = hidden or self.declare(node.name, logprobs)
-        self.executor.submit(Generate(variable, params, logprobs, path, node.location))
+        step = Generate(variable, params, logprobs, path, node.location, node.decoder)
+        self.executor.submit(step)
 
     def _reason(self, item: object, node: Reasoning) -> None:
         """A run that streams shows the reasoning as it comes, and so keeps nothing apart."""

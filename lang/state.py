@@ -13,6 +13,7 @@ from .forks import ForkGroup
 from .nodes import Expression, RoleBegin, RoleEnd, sequence
 from .reaper import REAPER
 from .streaming import TextCursor, VariableCursor, follow, follow_async
+from .typed import expect
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -22,6 +23,7 @@ else:
     from typing import TypeVar
 
     R = TypeVar("R", covariant=True)
+T = TypeVar("T")
 
 
 class ProgramState(Generic[R]):
@@ -152,6 +154,17 @@ class ProgramState(Generic[R]):
     def get_var(self, name: str) -> Any:
         """Wait for the variable. KeyError if the program has none of this name."""
         return self._branch.settled(name, for_body=self._outside).value
+
+    @overload
+    def get(self, name: str, type: type[T]) -> T: ...
+    @overload
+    def get(self, name: str, type: object | None = None) -> Any: ...
+    def get(self, name: str, type: object | None = None) -> Any:
+        """`get_var`, checked to be a `type` (TypeError if it is none); so mypy knows what it is."""
+        value = self.get_var(name)
+        if type is not None:
+            expect(value, type, f"variable {name!r}")
+        return value
 
     def set_var(self, name: str, value: Any) -> None:
         self._branch.set(name, value)

@@ -12,6 +12,7 @@ Cancelled
 Choice
 ChoicesMethod
 Decision
+DecodeError
 Diverged
 Ebnf
 Engine
