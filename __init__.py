@@ -7,14 +7,16 @@ first used, so that the import is quick and a program that talks to a remote eng
 from typing import TYPE_CHECKING, Any
 
 from .lang import (
+    AsyncForkGroup,
+    AsyncProgramState,
     ChoicesMethod,
     Decision,
-    DecodeError,
     ForkGroup,
     Node,
     Program,
     ProgramError,
     ProgramState,
+    ProgramTimeout,
     assistant,
     assistant_begin,
     assistant_end,
@@ -67,11 +69,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncForkGroup",
+    "AsyncProgramState",
     "Cancelled",
     "Choice",
     "ChoicesMethod",
     "Decision",
-    "DecodeError",
     "Diverged",
     "Ebnf",
     "Engine",
@@ -86,6 +89,7 @@ __all__ = [
     "Program",
     "ProgramError",
     "ProgramState",
+    "ProgramTimeout",
     "Regex",
     "SamplingParams",
     "SapwoodError",

@@ -18,6 +18,7 @@ from .api import (
     user_begin,
     user_end,
 )
+from .async_state import AsyncProgramState
 from .backend import flush_cache, get_server_info, set_default_backend
 from .choices import (
     ChoicesMethod,
@@ -26,25 +27,26 @@ from .choices import (
     token_length_normalized,
     unconditional_likelihood_normalized,
 )
-from .errors import ProgramError
+from .errors import ProgramError, ProgramTimeout
 from .extras import image, separate_reasoning, video
-from .forks import ForkGroup
+from .forks import AsyncForkGroup, ForkGroup
 from .global_config import global_config
 from .nodes import Node
 from .program import Program, function
 from .recording import record, replay
 from .state import ProgramState
-from .typed import DecodeError
 
 __all__ = [
+    "AsyncForkGroup",
+    "AsyncProgramState",
     "ChoicesMethod",
     "Decision",
-    "DecodeError",
     "ForkGroup",
     "Node",
     "Program",
     "ProgramError",
     "ProgramState",
+    "ProgramTimeout",
     "assistant",
     "assistant_begin",
     "assistant_end",

@@ -8,13 +8,15 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from ..runtime.errors import InvalidRequest
+from ..runtime.errors import EngineDied, EngineError, InvalidRequest
+from .errors import ProgramError
+from .execution import Execution
 from .state import ProgramState
 
 OnError = Literal["raise", "keep"]
@@ -23,22 +25,17 @@ _WINDOW: Final = 200  # items that a generator runs ahead of its reader
 
 
 @dataclass(frozen=True)
-class Job:
-    """One item: its state, and what runs its body to the end, keeping the body's error there."""
-
-    state: ProgramState
-    execute: Callable[[], None]
-
-
-@dataclass(frozen=True)
 class Plan:
     size: int
     num_threads: int
     on_error: OnError
+    retries: int
     progress_bar: bool
 
     @classmethod
-    def of(cls, size: int, num_threads: object, on_error: object, progress_bar: bool) -> "Plan":
+    def of(
+        cls, size: int, num_threads: object, on_error: object, retries: object, progress_bar: bool
+    ) -> "Plan":
         """Raises InvalidRequest, naming the option."""
         if num_threads == "auto":
             threads = max(96, (os.cpu_count() or 1) * 16)
@@ -55,12 +52,30 @@ class Plan:
             raise InvalidRequest(
                 f"on_error: {on_error!r} is none of {get_args(OnError)}", field="on_error"
             )
-        return cls(size, min(threads, size), on_error, progress_bar)  # type: ignore[arg-type]
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise InvalidRequest(
+                f"retries: {retries!r} is not a number of further attempts", field="retries"
+            )
+        return cls(size, min(threads, size), on_error, retries, progress_bar)  # type: ignore[arg-type]
 
 
-def gather(jobs: Sequence[Job], plan: Plan) -> list[ProgramState]:
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same item may go well the next time: an error of the engine (unless it died), of
+    the network or the system, or a timeout. Not what the request or the program's own code is at
+    fault for, and not a cancellation."""
+    cause = error.__cause__ if isinstance(error, ProgramError) else error
+    return isinstance(cause, EngineError | OSError) and not isinstance(cause, EngineDied)
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds to wait before this attempt (1: the first repetition): an engine that is overloaded
+    needs some."""
+    return min(0.05 * 2.0 ** (attempt - 1), 2.0)
+
+
+def gather(executions: Sequence[Execution], plan: Plan) -> list[ProgramState]:
     with _Pool(plan).working() as pool:
-        futures = [pool.submit(index, job) for index, job in enumerate(jobs)]
+        futures = [pool.submit(index, one) for index, one in enumerate(executions)]
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
             if future.done():
@@ -68,11 +83,11 @@ def gather(jobs: Sequence[Job], plan: Plan) -> list[ProgramState]:
         return [future.result() for future in futures]
 
 
-def generate(jobs: Sequence[Job], plan: Plan) -> Iterator[ProgramState]:
+def generate(executions: Sequence[Execution], plan: Plan) -> Iterator[ProgramState]:
     with _Pool(plan).working() as pool:
         ahead: deque[Future[ProgramState]] = deque()
-        for index, job in enumerate(jobs):
-            ahead.append(pool.submit(index, job))
+        for index, one in enumerate(executions):
+            ahead.append(pool.submit(index, one))
             if len(ahead) >= max(_WINDOW, plan.num_threads):
                 yield ahead.popleft().result()
         while ahead:
@@ -102,28 +117,37 @@ class _Pool:
             if self._plan.progress_bar:
                 sys.stderr.write("\n")
 
-    def submit(self, index: int, job: Job) -> Future[ProgramState]:
-        return self._threads.submit(self._run, index, job)
+    def submit(self, index: int, execution: Execution) -> Future[ProgramState]:
+        return self._threads.submit(self._run, index, execution)
 
-    def _run(self, index: int, job: Job) -> ProgramState:
-        state = job.state
-        with self._lock:
-            self._running.add(state)
-        try:
-            if self._stopped.is_set():
-                state.cancel()
-            else:
-                job.execute()
-            error = state.error()  # waits for the generations that the body left running
-        finally:
-            with self._lock:
-                self._running.discard(state)
+    def _run(self, index: int, execution: Execution) -> ProgramState:
+        state, error = self._attempt(execution)
+        for attempt in range(1, self._plan.retries + 1):
+            if error is None or not is_retryable(error):
+                break
+            if self._stopped.wait(pause_before(attempt)):
+                break
+            state, error = self._attempt(execution.again())
         if self._plan.progress_bar:
             self._show_progress()
         if error is not None and self._plan.on_error == "raise":
             error.add_note(f"in item {index} of run_batch")
             raise error
         return state
+
+    def _attempt(self, execution: Execution) -> tuple[ProgramState, BaseException | None]:
+        state = ProgramState(execution.branch)
+        with self._lock:
+            self._running.add(state)
+        try:
+            if self._stopped.is_set():
+                state.cancel()
+            else:
+                execution.execute(state)
+            return state, state.error()  # waits for the generations that the body left running
+        finally:
+            with self._lock:
+                self._running.discard(state)
 
     def _stop(self) -> None:
         self._stopped.set()

@@ -14,6 +14,7 @@ from ..runtime.protocol import LogprobOptions
 from .abilities import check_generate, check_place, check_select
 from .executor import Executor, Fork
 from .nodes import Gen, Literal, Media, Reasoning, RoleBegin, RoleEnd, Select, Sequence
+from .reads import Read, of_variable, wait
 from .run import Run
 from .steps import (
     AddMessage,
@@ -58,7 +59,7 @@ class Branch:
             raise InvalidRequest("this branch was joined: nothing can be added to it any more")
         self._visit(Literal(expression) if isinstance(expression, str) else expression)
         if self.run.synchronous:
-            self.wait()
+            wait(self.run, self.end())
 
     def _visit(self, node: object) -> None:
         match node:
@@ -107,8 +108,7 @@ class Branch:
         self._has_text = True
         path = (*self.executor.path, self._next_ordinal())
         variable = hidden or self.declare(node.name, logprobs)
-        step = Generate(variable, params, logprobs, path, node.location, node.decoder)
-        self.executor.submit(step)
+        self.executor.submit(Generate(variable, params, logprobs, path, node.location))
 
     def _reason(self, item: object, node: Reasoning) -> None:
         """A run that streams shows the reasoning as it comes, and so keeps nothing apart."""
@@ -171,38 +171,33 @@ class Branch:
             self.variables[name] = variable
             self.run.announce()
 
-    # --- waiting -------------------------------------------------------------------------------
+    # --- reading -------------------------------------------------------------------------------
 
-    def settled(self, name: str, *, for_body: bool) -> Variable:
-        """The variable once it has a value; raises ProgramError if it failed.
+    def variable(self, name: str, *, for_body: bool = False) -> Read[Variable]:
+        """`for_body`: the program may still run elsewhere and declare it."""
+        return of_variable(self.run, self.variables, name, for_body=for_body)
 
-        `for_body`: the program may still run on another thread and declare it. KeyError if not.
-        """
-        with self.run.changed:
-            self.run.changed.wait_for(
-                lambda: name in self.variables or not for_body or self.run.body_done
-            )
-            variable = self.variables.get(name)
-            if variable is None:
-                if self.run.body_error is not None:
-                    raise self.run.body_error
-                known = ", ".join(self.variables) or "none"
-                raise KeyError(f"no variable {name!r} in program {self.run.program!r} ({known})")
-            self.run.changed.wait_for(lambda: variable.settled)
-        if variable.failure is not None:
-            raise variable.failure.error()
-        return variable
+    def rest(self, *, for_body: bool = False) -> Read[None]:
+        """Nothing is left to do, whether it went well or not."""
+        return Read(
+            lambda: self.executor.idle and (self.run.body_done or not for_body), lambda: None
+        )
 
-    def rest(self, *, for_body: bool = False) -> None:
-        """Wait until nothing is left to do, whether it went well or not."""
-        with self.run.changed:
-            self.run.changed.wait_for(
-                lambda: self.executor.idle and (self.run.body_done or not for_body)
-            )
+    def end(self, *, for_body: bool = False) -> Read[None]:
+        """Nothing is left to do; raises what the branch, or the body, failed with."""
+        return Read(self.rest(for_body=for_body).ready, self._raise_error)
 
-    def wait(self, *, for_body: bool = False) -> None:
-        """Wait until nothing is left to do; raises what the branch, or the body, failed with."""
-        self.rest(for_body=for_body)
+    def returned(self, *, for_body: bool = False) -> Read[Any]:
+        """What the body returned; with `for_body`, once it has."""
+
+        def result() -> Any:
+            if for_body and self.run.body_error is not None:
+                raise self.run.body_error
+            return self.return_value
+
+        return Read(lambda: self.run.body_done or not for_body, result)
+
+    def _raise_error(self) -> None:
         error = self.error()
         if error is not None:
             raise error
@@ -214,10 +209,27 @@ class Branch:
         failure = self.executor.failure
         return None if failure is None else failure.error()
 
+    def cancel_program(self) -> None:
+        """From outside: also a body that waits for something else is broken off."""
+        self.executor.cancel()
+        self.run.cancel_body()
+
     # --- forks ---------------------------------------------------------------------------------
 
-    def fork(self, size: int) -> "list[Branch]":
+    def fork(self, size: int, position_ids_offset: object = None) -> "list[Branch]":
         """Does not wait: the new branches begin when this one gets here."""
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidRequest(f"size: {size!r} is not a positive integer", field="size")
+        offsets = position_ids_offset
+        if offsets is not None and (
+            not isinstance(offsets, list | tuple)
+            or len(offsets) != size
+            or not all(type(offset) is int and offset >= 0 for offset in offsets)
+        ):
+            raise InvalidRequest(
+                f"position_ids_offset: {offsets!r} is not a number for each of {size} branches",
+                field="position_ids_offset",
+            )
         if self.joined:
             raise InvalidRequest("this branch was joined: it cannot be forked any more")
         ordinal = self._next_ordinal()

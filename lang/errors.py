@@ -36,6 +36,10 @@ class ProgramError(SapwoodError):
         self.request_id = request_id
 
 
+class ProgramTimeout(ProgramError, TimeoutError):
+    """A step took longer than its gen's `timeout`, or than the `timeout` of the whole run."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a branch of a program stopped. Every access raises an error of its own made from this,
@@ -59,7 +63,8 @@ class Failure:
         message = f"{', '.join(where)}: {type(self.cause).__name__}: {self.cause}"
         if self.prompt_tail:
             message += f" (the text before it ended with {self.prompt_tail!r})"
-        error = ProgramError(
+        kind = ProgramTimeout if isinstance(self.cause, TimeoutError) else ProgramError
+        error = kind(
             message,
             program=self.program,
             variable=self.variable,

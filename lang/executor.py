@@ -7,10 +7,11 @@ dispatcher thread when a request completes. Knows no nodes and no defaults.
 
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakSet
 
 from ..runtime.errors import Cancelled
-from .errors import Failure, tail_of
+from .errors import Failure, ProgramError, tail_of
 from .exchanges import GenerateExchange, ScoreExchange
 from .pending import Pending, fail_variable
 from .run import Run
@@ -40,6 +41,10 @@ class Fork:
 Step = TextStep | Generate | Score | Fork
 
 _UNREAD = "nobody reads this branch any more"
+
+
+def _late() -> TimeoutError:
+    return TimeoutError("the run took longer than its timeout")
 
 
 def drive(executor: "Executor") -> None:
@@ -94,7 +99,10 @@ class Executor:
             if self._active:
                 return
             self._active = True
-        drive(self)
+        if self.run.sender is None:
+            drive(self)
+        else:
+            self.run.sender.post(partial(drive, self))
 
     # --- running -------------------------------------------------------------------------------
 
@@ -235,6 +243,17 @@ class Executor:
                 executor._cancel(reason)
         if origin is not None and origin._abandoned:
             origin.abandon()
+
+    def time_out(self) -> None:
+        """The time of the whole run is over."""
+        self.cancel(_late())
+
+    def late_error(self) -> ProgramError:
+        """After `time_out`: the error that says so, with the step that it hit."""
+        failure = self.failure
+        if failure is None or not isinstance(failure.cause, TimeoutError):
+            failure = self.failure_of(_late())
+        return failure.error()
 
     def abandon(self) -> None:
         """Nobody holds this branch any more: abort what no other branch needs."""

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
 from .nodes import Expression, Node
+from .reads import Read, reach, wait
 from .steps import AddText
 
 if TYPE_CHECKING:
+    from .async_state import AsyncProgramState
     from .state import ProgramState
 
 JoinMode = Literal["gather_variable", "concate_and_append"]
 JoinErrors = Literal["raise", "keep", "none"]
+Addition = Expression | Sequence[Expression] | Callable[[int], Expression]
 
 
 class ForkGroup:
@@ -23,11 +26,8 @@ class ForkGroup:
     expression to all, one of a list to each, or `x(i)` where x is a function."""
 
     def __init__(self, parent: Branch, states: "list[ProgramState]") -> None:
-        self._parent = parent
         self._states = states
-        # A new branch has the variables of the fork, whatever its parent is given later.
-        self._inherited = frozenset(states[0]._branch.variables)
-        self._joined = False
+        self._branches = Branches(parent, [state._branch for state in states])
 
     def __len__(self) -> int:
         return len(self._states)
@@ -43,28 +43,9 @@ class ForkGroup:
         if value is not self._states[index]:
             raise TypeError("a branch of a fork cannot be replaced")
 
-    def __iadd__(
-        self, other: Expression | Sequence[Expression] | Callable[[int], Expression]
-    ) -> "ForkGroup":
-        for state, expression in zip(self._states, self._spread(other), strict=True):
-            state._branch.submit(expression)
+    def __iadd__(self, other: Addition) -> "ForkGroup":
+        self._branches.add(other)
         return self
-
-    def _spread(self, other: object) -> list[Any]:
-        if isinstance(other, str | Node):
-            return [other] * len(self)
-        if callable(other):
-            return [other(index) for index in range(len(self))]
-        if isinstance(other, list | tuple):
-            if len(other) != len(self):
-                raise InvalidRequest(
-                    f"{len(other)} expressions were added to {len(self)} branches: one each"
-                )
-            return list(other)
-        raise TypeError(
-            f"{type(other).__name__} {other!r} cannot be added to branches: add text, an "
-            "expression, a list of one each, or a function of the branch's index"
-        )
 
     def join(self, mode: JoinMode = "gather_variable", errors: JoinErrors = "raise") -> None:
         """Wait for every branch and take over what they made; they end with this.
@@ -79,42 +60,113 @@ class ForkGroup:
         `errors`: "raise" the first branch's error; or let its place in each list hold the
         ProgramError ("keep") or None ("none"); a failed branch's text is not appended.
         """
+        wait(self._branches.run, self._branches.joined(mode, errors))
+
+
+class AsyncForkGroup:
+    """The `ForkGroup` of an async program: `join` is awaited."""
+
+    def __init__(self, parent: Branch, states: "list[AsyncProgramState]") -> None:
+        self._states = states
+        self._branches = Branches(parent, [state._branch for state in states])
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> "Iterator[AsyncProgramState]":
+        return iter(self._states)
+
+    def __getitem__(self, index: int) -> "AsyncProgramState":
+        return self._states[index]
+
+    def __setitem__(self, index: int, value: "AsyncProgramState") -> None:
+        """Only so that `forks[i] += x` works."""
+        if value is not self._states[index]:
+            raise TypeError("a branch of a fork cannot be replaced")
+
+    def __iadd__(self, other: Addition) -> "AsyncForkGroup":
+        self._branches.add(other)
+        return self
+
+    async def join(self, mode: JoinMode = "gather_variable", errors: JoinErrors = "raise") -> None:
+        """See `ForkGroup.join`."""
+        await reach(self._branches.run, self._branches.joined(mode, errors))
+
+
+class Branches:
+    """The branches themselves, whoever holds them. Never waits."""
+
+    def __init__(self, parent: Branch, branches: list[Branch]) -> None:
+        self.run = parent.run
+        self._parent = parent
+        self._branches = branches
+        # A new branch has the variables of the fork, whatever its parent is given later.
+        self._inherited = frozenset(branches[0].variables)
+        self._is_joined = False
+
+    def add(self, other: object) -> None:
+        for branch, expression in zip(self._branches, self._spread(other), strict=True):
+            branch.submit(expression)
+
+    def _spread(self, other: object) -> list[Any]:
+        size = len(self._branches)
+        if isinstance(other, str | Node):
+            return [other] * size
+        if callable(other):
+            return [other(index) for index in range(size)]
+        if isinstance(other, list | tuple):
+            if len(other) != size:
+                raise InvalidRequest(
+                    f"{len(other)} expressions were added to {size} branches: one each"
+                )
+            return list(other)
+        raise TypeError(
+            f"{type(other).__name__} {other!r} cannot be added to branches: add text, an "
+            "expression, a list of one each, or a function of the branch's index"
+        )
+
+    def joined(self, mode: JoinMode, errors: JoinErrors) -> Read[None]:
+        """All rest, or one failed that counts; joins them, see `ForkGroup.join`."""
         for name, value, kind in (("mode", mode, JoinMode), ("errors", errors, JoinErrors)):
             if value not in get_args(kind):
                 raise InvalidRequest(f"{name}: {value!r} is none of {get_args(kind)}", field=name)
-        if self._joined:
+        if self._is_joined:
             raise InvalidRequest("these branches were joined already")
-        branches = [state._branch for state in self._states]
-        if mode == "gather_variable":
-            names = self._gathered(branches)
-            self._wait(branches, errors)
-            self._gather(branches, names, errors)
+        names = self._gathered() if mode == "gather_variable" else None
+        return Read(self._rest(errors), lambda: self._join(names, errors))
+
+    def _rest(self, errors: JoinErrors) -> Callable[[], bool]:
+        """Until all rest; with "raise", until the first failure."""
+        executors = [branch.executor for branch in self._branches]
+
+        def ready() -> bool:
+            return all(executor.idle for executor in executors) or (
+                errors == "raise" and any(executor.failure for executor in executors)
+            )
+
+        return ready
+
+    def _join(self, names: list[str] | None, errors: JoinErrors) -> None:
+        if errors == "raise":
+            self._raise_first_error()
+        if names is None:
+            self._append()
         else:
-            self._wait(branches, errors)
-            self._append(branches)
-        self._joined = True
-        for branch in branches:
+            self._gather(names, errors)
+        self._is_joined = True
+        for branch in self._branches:
             branch.joined = True
 
-    def _wait(self, branches: list[Branch], errors: JoinErrors) -> None:
-        """Until all rest; with "raise", until the first failure."""
-        run = self._parent.run
-        with run.changed:
-            run.changed.wait_for(
-                lambda: (
-                    all(branch.executor.idle for branch in branches)
-                    or (errors == "raise" and any(branch.executor.failure for branch in branches))
-                )
-            )
-        for index, branch in enumerate(branches):
-            error = branch.error() if errors == "raise" else None
+    def _raise_first_error(self) -> None:
+        for index, branch in enumerate(self._branches):
+            error = branch.error()
             if error is not None:
-                error.add_note(f"in branch {index} of {len(branches)}")
+                error.add_note(f"in branch {index} of {len(self._branches)}")
                 raise error
 
-    def _gathered(self, branches: list[Branch]) -> list[str]:
+    def _gathered(self) -> list[str]:
         """The names that are new since the fork; none may be new in the parent too."""
-        new = dict.fromkeys(name for branch in branches for name in branch.variables)
+        new = dict.fromkeys(name for branch in self._branches for name in branch.variables)
         names = [name for name in new if name not in self._inherited]
         for name in names:
             if name in self._parent.variables:
@@ -126,11 +178,11 @@ class ForkGroup:
                 )
         return names
 
-    def _gather(self, branches: list[Branch], names: list[str], errors: JoinErrors) -> None:
+    def _gather(self, names: list[str], errors: JoinErrors) -> None:
         for name in names:
             values: list[Any] = []
             metas: list[Any] = []
-            for branch in branches:
+            for branch in self._branches:
                 variable = branch.variables.get(name)
                 failure = variable.failure if variable is not None else branch.executor.failure
                 if failure is not None:
@@ -141,15 +193,16 @@ class ForkGroup:
                     metas.append(variable.meta)
             self._parent.set(name, values, metas)
 
-    def _append(self, branches: list[Branch]) -> None:
-        for branch in branches:
-            if branch.roles != self._parent.roles or branch.open_role != self._parent.open_role:
+    def _append(self) -> None:
+        parent = self._parent
+        for branch in self._branches:
+            if branch.roles != parent.roles or branch.open_role != parent.open_role:
                 raise InvalidRequest(
                     'join("concate_and_append"): a branch began or ended a message, so that its '
                     "text cannot simply follow another's"
                 )
-        for branch in branches:
+        for branch in self._branches:
             executor = branch.executor
             if executor.failure is None:
                 for piece in executor.transcript.pieces[executor.first_piece :]:
-                    self._parent.executor.submit(AddText(piece.text, piece.special))
+                    parent.executor.submit(AddText(piece.text, piece.special))

@@ -1,34 +1,90 @@
-"""Aborts the requests of states that nobody holds any more.
+"""Aborts the requests of states that nobody holds any more, and of those whose time is over.
 
-Owns: one daemon thread. A finalizer may run at any moment, also while its own thread holds a lock,
-so it only hands the work over.
+Owns: one daemon thread, the only one that watches the clock. A finalizer may run at any moment,
+also while its own thread holds a lock, so it only hands the work over.
 """
 
+import logging
 import threading
+import time
 from collections.abc import Callable
-from queue import SimpleQueue
-from weakref import finalize
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from queue import Empty, SimpleQueue
+from weakref import WeakMethod, finalize
+
+Action = Callable[[], object]
+
+
+@dataclass(frozen=True, order=True)
+class _Alarm:
+    """Rings at `when`, for whom it still concerns: it keeps nobody alive."""
+
+    when: float
+    number: int
+    action: "WeakMethod[Action]" = field(compare=False)
 
 
 class Reaper:
     def __init__(self) -> None:
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._work: SimpleQueue[Action | _Alarm] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._numbers = count()
 
-    def when_dropped(self, holder: object, action: Callable[[], None]) -> None:
+    def when_dropped(self, holder: object, action: Action) -> None:
         """Call `action` on the reaper's thread once `holder` is garbage."""
+        self._start()
+        finalize(holder, self._work.put, action).atexit = False
+
+    def after(self, seconds: float, action: "WeakMethod[Action]") -> None:
+        """Call `action` on the reaper's thread after so many seconds, unless its object is gone."""
+        self._start()
+        self._work.put(_Alarm(time.monotonic() + seconds, next(self._numbers), action))
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="sapwood-reaper", daemon=True
                 )
                 self._thread.start()
-        finalize(holder, self._work.put, action).atexit = False
 
     def _run(self) -> None:
+        alarms: list[_Alarm] = []
         while True:
-            self._work.get()()
+            self._ring(alarms)
+            work = self._next(alarms)
+            if isinstance(work, _Alarm):
+                heappush(alarms, work)
+            elif work is not None:
+                _do(work)
+            del work  # nothing of it may live on while the thread waits
+
+    def _next(self, alarms: list[_Alarm]) -> Action | _Alarm | None:
+        """What is handed over next; None when an alarm is due before that."""
+        try:
+            wait = max(0.0, alarms[0].when - time.monotonic()) if alarms else None
+            return self._work.get(timeout=wait)
+        except Empty:
+            return None
+
+    def _ring(self, alarms: list[_Alarm]) -> None:
+        now = time.monotonic()
+        while alarms and alarms[0].when <= now:
+            action = heappop(alarms).action()
+            if action is not None:
+                _do(action)
+
+
+def _do(action: Action) -> None:
+    try:
+        action()
+    except Exception:  # a client that cannot abort: the others' work goes on
+        logging.getLogger(__name__).exception("what nobody reads any more could not be aborted")
 
 
 REAPER = Reaper()

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from ..runtime.chat import ChatFormat, chat_format
 from ..runtime.client import Client
+from ..runtime.dispatcher import Dispatcher
 from .sampling import Sampling
 
 
@@ -29,12 +30,16 @@ class Run:
         *,
         stream: bool = False,
         synchronous: bool = False,
+        sender: Dispatcher | None = None,
     ) -> None:
         self.program = program
         self.client = client
         self.defaults = defaults
         self.stream = stream
         self.synchronous = synchronous  # wait for every step where it is submitted
+        # Where a resting branch goes on when something is added; None: on the thread that adds it.
+        self.sender = sender
+        self.cancel_body: Callable[[], object] = lambda: None  # where a body can be broken off
         self.changed = threading.Condition()
         self.body_done = False
         self.body_error: BaseException | None = None

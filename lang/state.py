@@ -4,16 +4,17 @@ Owns: the public verbs on one branch of a run. Adding never waits; reading waits
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, overload
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic
 
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
 from .forks import ForkGroup
-from .nodes import Expression, RoleBegin, RoleEnd, sequence
+from .nodes import Expression
+from .reads import Read, wait
 from .reaper import REAPER
-from .streaming import TextCursor, VariableCursor, follow, follow_async
-from .typed import expect
+from .roles import RoleVerb
+from .streaming import TextCursor, VariableCursor, follow, stream
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -48,47 +49,20 @@ class ProgramState(Generic[R]):
         self._branch.submit(expression)
         return self
 
-    @overload
-    def system(self) -> AbstractContextManager[None]: ...
-    @overload
-    def system(self, expression: Expression) -> None: ...
-    def system(self, expression: Expression | None = None) -> AbstractContextManager[None] | None:
+    @property
+    def system(self) -> RoleVerb:
         """`s.system(x)` adds a message; `with s.system():` makes one of what is added inside."""
-        return self._role("system", expression)
+        return RoleVerb(self._branch, "system")
 
-    @overload
-    def user(self) -> AbstractContextManager[None]: ...
-    @overload
-    def user(self, expression: Expression) -> None: ...
-    def user(self, expression: Expression | None = None) -> AbstractContextManager[None] | None:
+    @property
+    def user(self) -> RoleVerb:
         """See `system`."""
-        return self._role("user", expression)
+        return RoleVerb(self._branch, "user")
 
-    @overload
-    def assistant(self) -> AbstractContextManager[None]: ...
-    @overload
-    def assistant(self, expression: Expression) -> None: ...
-    def assistant(
-        self, expression: Expression | None = None
-    ) -> AbstractContextManager[None] | None:
+    @property
+    def assistant(self) -> RoleVerb:
         """See `system`."""
-        return self._role("assistant", expression)
-
-    def _role(
-        self, role: str, expression: Expression | None
-    ) -> AbstractContextManager[None] | None:
-        if expression is None:
-            return self._role_scope(role)
-        self._branch.submit(sequence(RoleBegin(role), expression, RoleEnd(role)))
-        return None
-
-    @contextmanager
-    def _role_scope(self, role: str) -> Iterator[None]:
-        self._branch.submit(RoleBegin(role))
-        try:
-            yield
-        finally:
-            self._branch.submit(RoleEnd(role))
+        return RoleVerb(self._branch, "assistant")
 
     @contextmanager
     def var_scope(self, name: str) -> Iterator[None]:
@@ -105,19 +79,8 @@ class ProgramState(Generic[R]):
         will stand once they are joined by their KV. They are joined by their text, so that
         positions follow from it.
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InvalidRequest(f"size: {size!r} is not a positive integer", field="size")
-        offsets = position_ids_offset
-        if offsets is not None and (
-            not isinstance(offsets, list | tuple)
-            or len(offsets) != size
-            or not all(type(offset) is int and offset >= 0 for offset in offsets)
-        ):
-            raise InvalidRequest(
-                f"position_ids_offset: {offsets!r} is not a number for each of {size} branches",
-                field="position_ids_offset",
-            )
-        return ForkGroup(self._branch, [ProgramState(b) for b in self._branch.fork(size)])
+        branches = self._branch.fork(size, position_ids_offset)
+        return ForkGroup(self._branch, [ProgramState(branch) for branch in branches])
 
     @contextmanager
     def copy(self, position_ids_offset: list[int] | None = None) -> "Iterator[ProgramState]":
@@ -140,12 +103,15 @@ class ProgramState(Generic[R]):
 
     def sync(self) -> None:
         """Wait for all that was added."""
-        self._branch.wait(for_body=self._outside)
+        self._wait(self._branch.end(for_body=self._outside))
 
     def error(self) -> BaseException | None:
         """Wait for all that was added; what failed, if anything did."""
-        self._branch.rest(for_body=self._outside)
+        self._wait(self._branch.rest(for_body=self._outside))
         return self._branch.error()
+
+    def _wait(self, read: Read[T]) -> T:
+        return wait(self._branch.run, read)
 
     def cancel(self) -> None:
         """Abort this line and its forks; what is finished stays readable."""
@@ -153,18 +119,7 @@ class ProgramState(Generic[R]):
 
     def get_var(self, name: str) -> Any:
         """Wait for the variable. KeyError if the program has none of this name."""
-        return self._branch.settled(name, for_body=self._outside).value
-
-    @overload
-    def get(self, name: str, type: type[T]) -> T: ...
-    @overload
-    def get(self, name: str, type: object | None = None) -> Any: ...
-    def get(self, name: str, type: object | None = None) -> Any:
-        """`get_var`, checked to be a `type` (TypeError if it is none); so mypy knows what it is."""
-        value = self.get_var(name)
-        if type is not None:
-            expect(value, type, f"variable {name!r}")
-        return value
+        return self._wait(self._branch.variable(name, for_body=self._outside)).value
 
     def set_var(self, name: str, value: Any) -> None:
         self._branch.set(name, value)
@@ -172,7 +127,7 @@ class ProgramState(Generic[R]):
     def get_meta_info(self, name: str) -> Any:
         """How the variable came about: a dict, a list of them for several samples or forks, or
         None for one that was set by hand."""
-        return self._branch.settled(name, for_body=self._outside).meta
+        return self._wait(self._branch.variable(name, for_body=self._outside)).meta
 
     def __getitem__(self, name: str) -> Any:
         return self.get_var(name)
@@ -192,16 +147,12 @@ class ProgramState(Generic[R]):
     @property
     def ret_value(self) -> R:
         """What the function returned, whatever its annotation says; from outside, waits for it."""
-        run = self._branch.run
-        with run.changed:
-            run.changed.wait_for(lambda: run.body_done or not self._outside)
-        if self._outside and run.body_error is not None:
-            raise run.body_error
-        return self._branch.return_value  # type: ignore[no-any-return]  # Branch has no R
+        read = self._branch.returned(for_body=self._outside)
+        return self._wait(read)  # type: ignore[no-any-return]  # Branch has no R
 
     def __str__(self) -> str:
         """`ProgramState(<the text>)`, or what failed; waits for all that was added."""
-        self._branch.rest(for_body=self._outside)
+        self._wait(self._branch.rest(for_body=self._outside))
         return repr(self)
 
     def __repr__(self) -> str:
@@ -233,14 +184,6 @@ class ProgramState(Generic[R]):
         variable, where the log-probabilities are those of the tokens since the last piece."""
         if return_meta_data and var_name is None:
             raise InvalidRequest("return_meta_data needs var_name", field="return_meta_data")
-        run = self._branch.run
-        if var_name is None:
-            async for text in follow_async(run, TextCursor(self._branch, for_body=self._outside)):
-                yield text
-            return
-        cursor = VariableCursor(self._branch, var_name, for_body=self._outside)
-        async for text, meta in follow_async(run, cursor):
-            if return_meta_data:
-                yield text, meta
-            elif text:
-                yield text
+        pieces = stream(self._branch, var_name, with_meta=return_meta_data, for_body=self._outside)
+        async for piece in pieces:
+            yield piece

@@ -10,7 +10,6 @@ from ..runtime.protocol import LogprobOptions, SamplingParams
 from .choices import ChoicesMethod
 from .reasoning import ReasoningFormat
 from .transcript import Mark
-from .typed import Decoder
 from .variables import Variable
 
 
@@ -29,7 +28,6 @@ class Generate:
     logprobs: LogprobOptions | None
     path: tuple[int, ...]
     location: str | None
-    decoder: Decoder | None = None
 
 
 @dataclass(frozen=True)

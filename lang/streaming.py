@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from ..runtime.native_format import MetaInfo
 from ..runtime.protocol import Chunk
 from .branch import Branch
+from .reads import Read, reach, wait
 from .run import Run
 from .variables import Variable
 
@@ -64,7 +65,7 @@ class VariableCursor:
                 return [], run.body_done or not self._for_body
         variable = self._variable
         if variable.settled and not variable.chunks and variable.failure is None:
-            return [(_as_text(variable), variable.meta)], True
+            return [(_as_text(variable.value), variable.meta)], True
         new = variable.chunks[self._next :]
         text = "".join(chunk.text for chunk in new)
         if not new or not (text or variable.settled):
@@ -84,17 +85,15 @@ class VariableCursor:
         return meta
 
     def check(self) -> None:
-        self._branch.settled(self._name, for_body=self._for_body)
+        if self._variable is None:
+            self._branch.variable(self._name).result()  # says that there is none
+        elif self._variable.failure is not None:
+            raise self._variable.failure.error()
 
 
-def _as_text(variable: Variable) -> str:
-    """A variable that did not come piece by piece is one piece; of several samples, the first. Of
-    one with a type, the text that its value was read from."""
-    value, meta = variable.value, variable.meta
+def _as_text(value: object) -> str:
+    """A variable that did not come piece by piece is one piece; of several samples, the first."""
     first = value[0] if isinstance(value, list) and value else value
-    about = meta[0] if isinstance(meta, list) and meta else meta
-    if isinstance(about, dict) and "text" in about:
-        return str(about["text"])
     return first if isinstance(first, str) else str(first)
 
 
@@ -102,34 +101,46 @@ def follow(run: Run, cursor: Cursor[T]) -> Iterator[T]:
     """Blocks for each next piece; ends with the cursor, raising what went wrong."""
     ended = False
     while not ended:
-        with run.changed:
-            pieces, ended = cursor.take()
-            while not pieces and not ended:
-                run.changed.wait()
-                pieces, ended = cursor.take()
+        pieces, ended = wait(run, _next(cursor))
         yield from pieces
     cursor.check()
 
 
 async def follow_async(run: Run, cursor: Cursor[T]) -> AsyncIterator[T]:
     """The same for an event loop, which is never blocked."""
-    import asyncio  # a slow import that most programs do without
-
-    loop = asyncio.get_running_loop()
-    changed = asyncio.Event()
-
-    def wake() -> None:
-        if not loop.is_closed():  # a generator that was left behind by its loop
-            loop.call_soon_threadsafe(changed.set)
-
-    with run.watched(wake):
-        ended = False
-        while not ended:
-            changed.clear()
-            with run.changed:
-                pieces, ended = cursor.take()
-            for piece in pieces:
-                yield piece
-            if not pieces and not ended:
-                await changed.wait()
+    ended = False
+    while not ended:
+        pieces, ended = await reach(run, _next(cursor))
+        for piece in pieces:
+            yield piece
     cursor.check()
+
+
+def _next(cursor: Cursor[T]) -> Read[tuple[list[T], bool]]:
+    """What comes next, and whether it is the end."""
+    taken: list[tuple[list[T], bool]] = []
+
+    def ready() -> bool:
+        if not taken:
+            pieces, ended = cursor.take()
+            if pieces or ended:
+                taken.append((pieces, ended))
+        return bool(taken)
+
+    return Read(ready, lambda: taken[0])
+
+
+async def stream(
+    branch: Branch, name: str | None, *, with_meta: bool, for_body: bool
+) -> AsyncIterator[Any]:
+    """The text of a branch, or of one variable, piece by piece; `with_meta`: (text, meta info)."""
+    if name is None:
+        async for text in follow_async(branch.run, TextCursor(branch, for_body=for_body)):
+            yield text
+        return
+    cursor = VariableCursor(branch, name, for_body=for_body)
+    async for text, meta in follow_async(branch.run, cursor):
+        if with_meta:
+            yield text, meta
+        elif text:
+            yield text

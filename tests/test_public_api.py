@@ -8,11 +8,12 @@ import pytest
 import sapwood as sw
 
 PUBLIC = """
+AsyncForkGroup
+AsyncProgramState
 Cancelled
 Choice
 ChoicesMethod
 Decision
-DecodeError
 Diverged
 Ebnf
 Engine
@@ -27,6 +28,7 @@ Overloaded
 Program
 ProgramError
 ProgramState
+ProgramTimeout
 Regex
 SamplingParams
 SapwoodError

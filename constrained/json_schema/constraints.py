@@ -5,6 +5,7 @@ A `Case` is one alternative: everything it says holds at once. What it says abou
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -74,7 +75,8 @@ class Matching(NamedTuple):
     pointer: str
 
 
-class Items(NamedTuple):
+@dataclass(frozen=True)
+class Items:
     """What one schema says of an array's items. explicit: items after the prefix are spoken of;
     evaluates: for `unevaluatedItems`, whether they count as spoken of at all."""
 
@@ -84,7 +86,8 @@ class Items(NamedTuple):
     evaluates: bool = True
 
 
-class Contains(NamedTuple):
+@dataclass(frozen=True)
+class Contains:
     """From `low` to `high` items fit `item`."""
 
     item: Term
@@ -92,7 +95,8 @@ class Contains(NamedTuple):
     high: int | None
 
 
-class Properties(NamedTuple):
+@dataclass(frozen=True)
+class Properties:
     """What one schema says of an object's values by their keys: of `named`, of those in which a
     pattern is found, and of the rest. explicit: the rest is spoken of; evaluates: for
     `unevaluatedProperties`, whether any of them count as spoken of."""
@@ -104,7 +108,8 @@ class Properties(NamedTuple):
     evaluates: bool = True
 
 
-class Some(NamedTuple):
+@dataclass(frozen=True)
+class Some:
     """Some property is the rest of `beside`, or its key holds `pattern`, and its value fits."""
 
     beside: Properties
@@ -138,7 +143,8 @@ def _key(value: object) -> object:
     return value
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """One alternative. values: the value is one of these (None: any); others: it is none of these,
     which are scalars."""
 
@@ -160,9 +166,10 @@ class Case(NamedTuple):
     needs: tuple[tuple[str, str], ...] = ()
     keys: Term = ANYTHING
     some: tuple[Some, ...] = ()
+    literals: Term = field(default=ANYTHING, compare=False)
 
     def only(self, *types: str) -> "Case":
-        return self._replace(types=self.types & frozenset(types))
+        return replace(self, types=self.types & frozenset(types))
 
 
 Alternatives = list[Case]
@@ -172,8 +179,6 @@ FREE: Final = Case()
 
 def conjunction(a: Case, b: Case) -> Case | None:
     """None where it is plain that no value fits both."""
-    if a is FREE or b is FREE:
-        return b if a is FREE else a
     types = a.types & b.types
     if a.values is not None or b.values is not None:
         values = _common(a.values, b.values)
@@ -214,6 +219,7 @@ def conjunction(a: Case, b: Case) -> Case | None:
         _joined(a.needs, b.needs),
         both((a.keys, b.keys)),
         _joined(a.some, b.some),
+        a.literals | b.literals,
     )
 
 

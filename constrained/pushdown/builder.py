@@ -8,7 +8,8 @@ on to `then`; parts with the same sequel share it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final
 
 from ..code_points import Ranges
 from ..errors import LimitExceeded
@@ -24,12 +25,14 @@ Edges = tuple[tuple[int, int, int], ...]
 """(low byte, high byte, target), disjoint within one state."""
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     rule: int
     then: int
 
 
-class Repeat(NamedTuple):
+@dataclass(frozen=True)
+class Repeat:
     """`rule` from `low` to `high` times (None: without end). `rule` reads at least one byte."""
 
     rule: int
@@ -38,7 +41,8 @@ class Repeat(NamedTuple):
     then: int
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """A text that `rule` reads; `negated`: a text that it does not read. Rules of parts are
     regular: none calls itself, directly or not."""
 
@@ -46,14 +50,16 @@ class Part(NamedTuple):
     negated: bool = False
 
 
-class Product(NamedTuple):
+@dataclass(frozen=True)
+class Product:
     """A text that all `parts` agree on, then `then`. At least one part is not negated."""
 
     parts: tuple[Part, ...]
     then: int
 
 
-class Member(NamedTuple):
+@dataclass(frozen=True)
+class Member:
     """One kind of item. `once`: at most one of them; `counter`: the counter that it raises, or -1
     (not for one that comes `once`)."""
 
@@ -62,7 +68,8 @@ class Member(NamedTuple):
     counter: int = -1
 
 
-class Collection(NamedTuple):
+@dataclass(frozen=True)
+class Collection:
     """Items of several kinds with `comma` (a rule) between them, in any order or as listed.
 
     ordered: members come in their order, those that do not come `once` as often as they like;
@@ -82,7 +89,8 @@ class Collection(NamedTuple):
     counters: tuple[tuple[int, int | None], ...] = ()
 
 
-class Unique(NamedTuple):
+@dataclass(frozen=True)
+class Unique:
     """From `low` to `high` texts that `item` reads, `comma` (a rule) between them, no two of them
     equal. `item` is regular, as the rules of a product's parts are."""
 
@@ -99,15 +107,14 @@ Operation = Call | Repeat | Product | Collection | Unique
 class Builder:
     """States and rules are numbers; written only by the compilation that owns it.
 
-    edges[s]: what state s reads; jumps[s]: targets of its empty steps, if it has any;
-    operations[s]: its call, if it has one (then it has neither of the others); starts[r]: where
-    rule r begins.
+    edges[s]: what state s reads; jumps[s]: targets of its empty steps; operations[s]: its call, if
+    it has one (then it has neither of the others); starts[r]: where rule r begins.
     """
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.edges: list[Edges] = []
-        self.jumps: dict[int, tuple[int, ...]] = {}
+        self.jumps: list[tuple[int, ...]] = []
         self.operations: dict[int, Operation] = {}
         self.starts: list[int] = []
         self._characters: dict[tuple[Ranges, int], int] = {}
@@ -118,35 +125,29 @@ class Builder:
 
     def state(self, edges: Edges = (), jumps: tuple[int, ...] = ()) -> int:
         self.meter.add()
-        number = len(self.edges)
         self.edges.append(edges)
-        if jumps:
-            self.jumps[number] = jumps
-        return number
+        self.jumps.append(jumps)
+        return len(self.edges) - 1
 
     def nothing(self) -> int:
         """A state from which nothing is accepted."""
         return self.state()
 
     def text(self, text: bytes, then: int) -> int:
-        if not text:
-            return then
         self.meter.add(len(text))
-        first = len(self.edges)
-        targets = (then, *range(first, first + len(text) - 1))
-        self.edges += [((b, b, to),) for b, to in zip(reversed(text), targets, strict=True)]
-        return len(self.edges) - 1
+        for number, byte in enumerate(reversed(text), start=len(self.edges)):
+            self.edges.append(((byte, byte, then),))
+            then = number
+        self.jumps += [()] * len(text)
+        return then
 
     def character(self, ranges: Ranges, then: int) -> int:
         """One character of a set, in UTF-8; the empty set gives a state like `nothing`."""
         key = (ranges, then)
         if key not in self._characters:
-            if not ranges or ranges[-1][1] < 0x80:  # as they are, with no need of UTF-8
-                self._characters[key] = self.state(tuple([(lo, hi, then) for lo, hi in ranges]))
-                return self._characters[key]
             made: list[int] = []
-            for node in byte_dag(ranges):
-                edges = tuple([(lo, hi, then if c == DONE else made[c]) for lo, hi, c in node])
+            for node in byte_dag(ranges) if ranges else ((),):
+                edges = tuple((lo, hi, then if c == DONE else made[c]) for lo, hi, c in node)
                 made.append(self.state(edges))
             self._characters[key] = made[-1]
         return self._characters[key]
@@ -165,35 +166,34 @@ class Builder:
 
     def one_of(self, texts: Iterable[bytes], then: int) -> int:
         """One of many texts, by a trie: deterministic, and linear in their total length."""
-        words = sorted(set(texts))
-        if words == [b""]:
-            return then
-        # The nodes with several ways on, from the root to the latest text: each its depth, its
-        # edges and whether a text ends there. One becomes a state when no text will go through it.
-        path: list[tuple[int, list[tuple[int, int, int]], bool]] = []
-        for word, following in zip(words, [*words[1:], b""], strict=True):
-            shared = _shared(word, following)
-            if shared == len(word):
-                path.append((shared, [], True))
-                continue
-            state, at = then, len(word)
-            while path and path[-1][0] > shared:
-                depth, edges, ends = path.pop()
-                state = self._branch(word[depth:at], state, edges, then, ends=ends)
-                at = depth
-            if not path or path[-1][0] < shared:
-                path.append((shared, [], False))
-            edges = path[-1][1]
-            edges.append((word[shared], word[shared], self.text(word[shared + 1 : at], state)))
-        (_, edges, ends) = path[0] if path else (0, [], False)
-        return self.state(tuple(edges), (then,) if ends else ())
+        # The nodes from the root to the latest text, each as its edges and whether a text ends
+        # there; a node becomes a state when no further text goes through it.
+        path: list[list[tuple[int, int, int]]] = [[]]
+        ends = [False]
+        latest = b""
 
-    def _branch(
-        self, way: bytes, to: int, edges: list[tuple[int, int, int]], then: int, *, ends: bool
-    ) -> int:
-        """The state of a node, with one last way on."""
-        last = (way[0], way[0], self.text(way[1:], to))
-        return self.state((*edges, last), (then,) if ends else ())
+        def close(depth: int) -> None:
+            while len(path) > depth + 1:
+                state = self._node(path.pop(), ends.pop(), then)
+                byte = latest[len(path) - 1]
+                path[-1].append((byte, byte, state))
+
+        for text in sorted(set(texts)):
+            shared = 0
+            while shared < len(latest) and text[shared] == latest[shared]:
+                shared += 1
+            close(shared)
+            path += [[] for _ in range(len(text) - shared)]
+            ends += [False] * (len(text) - shared)
+            ends[-1] = True
+            latest = text
+        close(0)
+        return self._node(path[0], ends[0], then)
+
+    def _node(self, edges: list[tuple[int, int, int]], ends: bool, then: int) -> int:
+        if ends and not edges:
+            return then
+        return self.state(tuple(edges), (then,) if ends else ())
 
     # Operations
 
@@ -256,32 +256,23 @@ class Builder:
             tuple([(low, high, to + shift if to else FINAL) for low, high, to in edges])
             for edges in other.edges[1:]
         ]
-        for state, jumps in other.jumps.items():
-            self.jumps[state + shift] = tuple(map(moved, jumps))
+        self.jumps += [tuple(map(moved, jumps)) for jumps in other.jumps[1:]]
         self.starts += map(moved, other.starts)
         for state, operation in other.operations.items():
             self.operations[moved(state)] = _moved(operation, moved, rules)
         return rule + rules
 
 
-def _shared(a: bytes, b: bytes) -> int:
-    """How many bytes two texts begin with alike."""
-    at, most = 0, min(len(a), len(b))
-    while at < most and a[at] == b[at]:
-        at += 1
-    return at
-
-
 def _moved(operation: Operation, moved: Callable[[int], int], rules: int) -> Operation:
     then = moved(operation.then)
     match operation:
         case Call(rule) | Repeat(rule):
-            return operation._replace(rule=rule + rules, then=then)
+            return replace(operation, rule=rule + rules, then=then)
         case Product(parts):
-            parts = tuple(part._replace(rule=part.rule + rules) for part in parts)
-            return operation._replace(parts=parts, then=then)
+            parts = tuple(replace(part, rule=part.rule + rules) for part in parts)
+            return replace(operation, parts=parts, then=then)
         case Unique(item, comma):
-            return operation._replace(item=item + rules, comma=comma + rules, then=then)
+            return replace(operation, item=item + rules, comma=comma + rules, then=then)
         case Collection(members, comma):
-            members = tuple(member._replace(rule=member.rule + rules) for member in members)
-            return operation._replace(members=members, comma=comma + rules, then=then)
+            members = tuple(replace(member, rule=member.rule + rules) for member in members)
+            return replace(operation, members=members, comma=comma + rules, then=then)

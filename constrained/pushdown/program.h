@@ -34,7 +34,8 @@ struct Operands {
 };
 
 struct PartOf {
-  int rule, negated;
+  int rule;
+  bool negated;
 };
 
 struct MemberOf {

@@ -393,10 +393,6 @@ def test_one_option_by_two_names(scripted):
         sw.function(lambda s: None).run(backend=scripted([]), max_tokens=1, max_new_tokens=1)
 
 
-async def coroutine(s):
-    pass
-
-
 async def async_generator(s):
     yield
 
@@ -405,7 +401,7 @@ def generator(s):
     yield
 
 
-NO_PROGRAMS = [coroutine, async_generator, generator, lambda: 0, lambda state: 0]
+NO_PROGRAMS = [async_generator, generator, lambda: 0, lambda state: 0]
 
 
 @pytest.mark.parametrize("func", NO_PROGRAMS)
