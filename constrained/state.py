@@ -1,6 +1,6 @@
 """Where one request stands in its grammar; small, mutable, owned by its scheduler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .errors import GrammarError, LimitExceeded
 from .pushdown.machine import DEAD
-from .pushdown.native import NativeTokenMachine, fill_rows
+from .pushdown.native import NO_BUDGET, NativeTokenMachine, fill_rows
 
 if TYPE_CHECKING:
     from .compiled import CompiledGrammar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class GrammarState:
     """The position of one output in a `CompiledGrammar`; written by `accept` and `rollback`."""
 
-    __slots__ = ("_ended", "_failure", "_grammar", "_history", "_machine")
+    __slots__ = ("_ended", "_failure", "_fill", "_grammar", "_history", "_machine", "_row")
 
     def __init__(self, grammar: "CompiledGrammar", machine: "TokenMachine") -> None:
         self._grammar = grammar
@@ -26,6 +26,9 @@ class GrammarState:
         self._history = [machine.start]  # and the configuration after each accepted token
         self._ended = False
         self._failure: GrammarError | None = None  # why no row could be made
+        # The row that was filled last, and what fills it: mostly it is the same one again.
+        self._row: NDArray[np.int32] | None = None
+        self._fill: Callable[[int, int | None], None]
 
     @property
     def grammar(self) -> "CompiledGrammar":
@@ -57,12 +60,24 @@ class GrammarState:
         so none is left where `budget` is less than `shortest` (which `accept` within rows made with
         a budget, begun with at least `CompiledGrammar.shortest`, never leads to).
         """
-        if row.shape != (self._grammar.vocabulary.num_words,) or row.dtype != np.int32:
+        if row is not self._row:
+            self._take(row)
+        if self._ended or self._failure is not None:
+            _allow_end(self, row)
+            return
+        try:
+            self._fill(self._history[-1], budget)
+        except LimitExceeded as error:
+            _fail(self, error, row)
+
+    def _take(self, row: NDArray[np.int32]) -> None:
+        shape = (self._grammar.vocabulary.num_words,)
+        if row.shape != shape or row.dtype != np.int32 or not row.flags.c_contiguous:
             raise GrammarError(
-                f"a mask row is int32 [{self._grammar.vocabulary.num_words}], "
-                f"not {row.dtype} {list(row.shape)}"
+                f"a mask row is int32 [{shape[0]}] in one piece, not {row.dtype} {list(row.shape)}"
+                f" with steps of {list(row.strides)} bytes"
             )
-        _fill_masks((self,), (budget,), row[None], (0,))
+        self._row, self._fill = row, self._machine.filler(row)
 
     def accept(self, token: int) -> bool:
         """Advance by one token; False, with the state unchanged, where it is not allowed.
@@ -136,48 +151,29 @@ def fill_masks(
     rows: int32 [any, num_words]. Never raises for a single state's sake: where a row cannot be made
     it allows the end tokens only, and that state's next `accept` says why.
     """
-    plain = [number for number, state in enumerate(states) if type(state) is GrammarState]
-    for number in set(range(len(states))).difference(plain):  # its rows are its own
-        states[number].fill_mask(rows[places[number]], budgets[number])
-    _fill_masks(
-        [states[number] for number in plain],
-        [budgets[number] for number in plain],
-        rows,
-        [places[number] for number in plain],
-    )
-
-
-def _fill_masks(
-    states: Sequence[GrammarState],
-    budgets: Sequence[int | None],
-    rows: NDArray[np.int32],
-    places: Sequence[int],
-) -> None:
-    going: list[tuple[GrammarState, NativeTokenMachine, int | None, int]] = []
+    going: list[GrammarState] = []
+    jobs: list[int] = []  # of those in `going`; see `fill_rows`
     for state, budget, place in zip(states, budgets, places, strict=True):
-        if state._ended or state._failure is not None:
-            _allow_end(state, rows[place])
-        elif isinstance(machine := state._machine, NativeTokenMachine):
-            going.append((state, machine, budget, place))
-        else:
-            try:
-                machine.fill(state._history[-1], budget, rows[place])
-            except LimitExceeded as error:
-                _fail(state, error, rows[place])
-    while going:
-        failed = fill_rows(
-            [machine for _, machine, _, _ in going],
-            [state._history[-1] for state, _, _, _ in going],
-            [budget for _, _, budget, _ in going],
-            rows,
-            [place for _, _, _, place in going],
+        machine = (
+            state._machine if type(state) is GrammarState else None
+        )  # else its rows are its own
+        if not isinstance(machine, NativeTokenMachine) or state._ended or state._failure:
+            state.fill_mask(rows[place], budget)
+            continue
+        going.append(state)
+        jobs += (
+            machine.handle,
+            state._history[-1],
+            NO_BUDGET if budget is None else budget,
+            place,
         )
-        if failed is None:
-            return
-        index, why = failed
-        state, _, _, place = going[index]
-        _fail(state, why, rows[place])
-        going = going[index + 1 :]
+    done = fill_rows(jobs, rows)
+    while done < len(going):
+        state, place = going[done], jobs[4 * done + 3]
+        assert isinstance(state._machine, NativeTokenMachine)
+        _fail(state, state._machine.error(), rows[place])
+        going, jobs = going[done + 1 :], jobs[4 * (done + 1) :]
+        done = fill_rows(jobs, rows)
 
 
 def _fail(state: GrammarState, error: GrammarError, row: NDArray[np.int32]) -> None:

@@ -36,7 +36,7 @@ class Machine {
   // spelled[b]: whether byte b is a token by itself; seconds: how long this may take; Limit is thrown
   // after that.
   Machine(Program program, const std::array<bool, 256>& spelled, double seconds)
-      : program_(std::move(program)), spelled_(spelled) {
+      : program_(std::move(program)), spelled_(spelled), has_unique_(program_.has(Kind::UNIQUE)) {
     deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
     spelled_class_.assign(program_.num_classes(), false);
     for (int byte = 0; byte < 256; ++byte)
@@ -83,6 +83,7 @@ class Machine {
 
   // The configuration with the text of a unique item forgotten, as far as it differs from those before.
   int outline(int configuration) {
+    if (!has_unique_) return configuration;
     std::vector<Item> items = this->items(configuration);
     bool changed = false;
     for (Item& item : items) {
@@ -105,6 +106,7 @@ class Machine {
 
   // Whether items are being read of which no two may be equal.
   bool reads_unique(int configuration) const {
+    if (!has_unique_) return false;
     const List list = configurations_[configuration];
     for (int i = 1; i < list.size; i += 2)
       if (is_counting(list[i]) && program_.kind[counting(list[i])[0]] == Kind::UNIQUE) return true;
@@ -897,6 +899,7 @@ class Machine {
 
   const Program program_;
   const std::array<bool, 256> spelled_;
+  const bool has_unique_;
   std::vector<bool> spelled_class_;  // whether a class of bytes has one that is a token
   bool only_spelled_ = false;
   Clock::time_point deadline_;

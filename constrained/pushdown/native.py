@@ -7,7 +7,8 @@ Owns: the library, and the lifetimes of what it hands out. The headers beside it
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -17,13 +18,14 @@ import numpy as np
 from ... import _native
 from ..errors import LimitExceeded
 from ..vocabulary import Vocabulary
+from .machine import DEAD
 from .program import Program
 from .token_machine import Row
 
 _FAILED: Final = -3
 _ERROR_SIZE: Final = 256
 _ROOM: Final = 4096
-_NO_BUDGET: Final = -1
+NO_BUDGET: Final = -1
 
 _INT: Final = ctypes.c_int
 _POINTER: Final = ctypes.c_void_p
@@ -46,7 +48,8 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "grammar_next_bytes": (_INT, [_POINTER, _INT, _POINTER]),
     "grammar_forced": (_INT, [_POINTER, _INT, _POINTER, _INT, _POINTER]),
     "grammar_crosses": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT, _INT]),
-    "fill": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, ctypes.c_int64]),
+    "fill": (_INT, [_POINTER, _INT, _INT, _POINTER]),
+    "fill_rows": (_INT, [_POINTER, _INT, _POINTER, ctypes.c_int64]),
 }
 
 
@@ -101,6 +104,7 @@ class NativeTokenMachine:
         if not self.handle:
             raise LimitExceeded(error.value.decode())
         weakref.finalize(self, self._library.sapwood_grammar_free, self.handle).atexit = False
+        self._accept: Final = self._library.sapwood_grammar_accept
         self.start: Final[int] = self._library.sapwood_grammar_start(self.handle)
 
     @property
@@ -113,9 +117,8 @@ class NativeTokenMachine:
         )
 
     def accept(self, configuration: int, token: int) -> int:
-        return self._checked(
-            self._library.sapwood_grammar_accept(self.handle, configuration, token)
-        )
+        reached: int = self._accept(self.handle, configuration, token)
+        return reached if reached >= DEAD else self._checked(reached)
 
     def accepting(self, configuration: int) -> bool:
         return bool(
@@ -159,9 +162,16 @@ class NativeTokenMachine:
         )
 
     def fill(self, configuration: int, budget: int | None, row: Row) -> None:
-        failed = fill_rows([self], [configuration], [budget], row[None], [0])
-        if failed is not None:
-            raise failed[1]
+        self.filler(row)(configuration, budget)
+
+    def filler(self, row: Row) -> Callable[[int, int | None], None]:
+        call, handle, address = self._library.sapwood_fill, self.handle, row.ctypes.data
+
+        def fill(configuration: int, budget: int | None) -> None:
+            if call(handle, configuration, NO_BUDGET if budget is None else budget, address):
+                raise self.error()
+
+        return fill
 
     def _checked(self, result: int) -> int:
         if result == _FAILED:
@@ -173,27 +183,15 @@ class NativeTokenMachine:
         return LimitExceeded(self._library.sapwood_grammar_error(self.handle).decode())
 
 
-def fill_rows(
-    machines: Sequence[NativeTokenMachine],
-    configurations: Sequence[int],
-    budgets: Sequence[int | None],
-    rows: Row,
-    places: Sequence[int],
-) -> tuple[int, LimitExceeded] | None:
-    """Machine i's row into rows[places[i]], all in one call.
+def fill_rows(jobs: Sequence[int], rows: Row) -> int:
+    """Many rows in one call. Returns how many were filled: at the first that fails it ends.
 
-    rows: int32 [any, num_words], each row contiguous. Returns the number of the first machine that
-    failed, and how; those after it are not filled.
+    jobs: four numbers each: a machine's handle, a configuration, a budget or NO_BUDGET, and the
+    place of its row; rows: int32 [any, num_words], each row contiguous.
     """
-    count = len(machines)
-    ints = ctypes.c_int * count
-    failed = library().sapwood_fill(
-        (ctypes.c_void_p * count)(*[machine.handle for machine in machines]),
-        ints(*configurations),
-        ints(*[_NO_BUDGET if budget is None else budget for budget in budgets]),
-        ints(*places),
-        count,
-        rows.ctypes.data,
-        rows.strides[0] // rows.itemsize,
+    numbers = array("q", jobs)
+    count = len(numbers) // 4
+    done: int = library().sapwood_fill_rows(
+        numbers.buffer_info()[0], count, rows.ctypes.data, rows.strides[0] // rows.itemsize
     )
-    return (failed - 1, machines[failed - 1].error()) if failed else None
+    return done

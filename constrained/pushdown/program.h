@@ -69,12 +69,12 @@ struct Program {
 
   int num_states() const { return static_cast<int>(kind.size()); }
   int num_classes() const { return static_cast<int>(class_byte.size()); }
+  bool has(Kind wanted) const { return std::find(kind.begin(), kind.end(), wanted) != kind.end(); }
 
   void find_classes() {
     bool cuts[257] = {};
     // The texts of unique items are told apart by every byte.
-    for (Kind k : kind)
-      if (k == Kind::UNIQUE) std::fill_n(cuts, 257, true);
+    if (has(Kind::UNIQUE)) std::fill_n(cuts, 257, true);
     for (const Edge& edge : edges.flat) cuts[edge.low] = cuts[edge.high + 1] = true;
     class_byte.assign(1, 0);
     byte_class[0] = 0;

@@ -159,16 +159,25 @@ EXPORT int sapwood_grammar_crosses(void* grammar, int configuration, const uint8
   return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.crosses(configuration, text, length, place); });
 }
 
-// One row of allowed tokens for each of `count` grammars: row places[i] of those that are `stride` words
-// apart. Returns 0, or the number, from 1, of the first that failed; those after it are not filled.
-EXPORT int sapwood_fill(void* const* grammars, const int* configurations, const int* budgets, const int* places,
-                        int count, int32_t* rows, int64_t stride) {
+EXPORT int sapwood_fill(void* grammar, int configuration, int budget, int32_t* row) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+    g.fill(configuration, budget, row);
+    return 0;
+  });
+}
+
+struct Job {
+  int64_t grammar, configuration, budget, place;  // `place`: of the row, among those `stride` words apart
+};
+
+// One row of allowed tokens for each job. Returns how many were filled: at the first that fails it ends.
+EXPORT int sapwood_fill_rows(const Job* jobs, int count, int32_t* rows, int64_t stride) {
   for (int i = 0; i < count; ++i) {
-    const int done = guarded(static_cast<Guarded*>(grammars[i]), [=](Grammar& g) {
-      g.fill(configurations[i], budgets[i], rows + places[i] * stride);
-      return 0;
-    });
-    if (done == FAILED) return i + 1;
+    const Job& job = jobs[i];
+    void* grammar = reinterpret_cast<void*>(static_cast<intptr_t>(job.grammar));
+    if (sapwood_fill(grammar, static_cast<int>(job.configuration), static_cast<int>(job.budget),
+                     rows + job.place * stride) == FAILED)
+      return i;
   }
-  return 0;
+  return count;
 }

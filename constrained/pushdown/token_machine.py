@@ -5,6 +5,7 @@ of requests, nor of how a tokenizer would spell what must come.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import numpy as np
@@ -69,6 +70,9 @@ class TokenMachine(Protocol):
     def fill(self, configuration: int, budget: int | None, row: Row) -> None:
         """Write the allowed tokens into `row`, end tokens where it accepts. budget: tokens that may
         still come, this one included; only those are allowed after which the end is in reach."""
+
+    def filler(self, row: Row) -> Callable[[int, int | None], None]:
+        """`fill` of this row, which must be in one piece."""
 
 
 def token_machine(program: Program, vocabulary: Vocabulary, seconds: float) -> TokenMachine:
@@ -204,6 +208,9 @@ class PythonTokenMachine:
             if text in self._vocabulary.spelled:
                 best = min(best, self._needed[here] + 1)
         return best
+
+    def filler(self, row: Row) -> Callable[[int, int | None], None]:
+        return lambda configuration, budget: self.fill(configuration, budget, row)
 
     def fill(self, configuration: int, budget: int | None, row: Row) -> None:
         configuration = self._machine.outline(configuration)

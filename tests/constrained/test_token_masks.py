@@ -12,12 +12,16 @@ from sapwood.constrained import (
     GrammarCompiler,
     GrammarError,
     JsonSchema,
+    LimitExceeded,
     Regex,
     Vocabulary,
+    fill_masks,
 )
+from sapwood.constrained import state as state_module
 from sapwood.constrained.lower import lower
 from sapwood.constrained.pushdown.collection import NEVER
 from sapwood.constrained.pushdown.machine import DEAD
+from sapwood.constrained.pushdown.native import NativeTokenMachine, fill_rows
 
 EOS = 3
 SMALL = [
@@ -160,7 +164,7 @@ def test_the_life_of_a_state():
     assert (state.can_finish, state.is_finished, state.shortest) == (False, False, 1)
     assert not state.accept(EOS)
     assert not state.accept(1)  # b
-    assert not state.accept(22)  # the empty token
+    assert not state.accept(24)  # the empty token
     assert not state.accept(-1)
     assert not state.accept(10**6)
     assert state.accept(2)  # ab
@@ -185,7 +189,8 @@ def test_the_life_of_a_state():
     assert read(row) == before
     with pytest.raises(GrammarError, match="cannot undo 1 of 0"):
         state.rollback(1)
-    for wrong in (np.empty(1, np.int32), np.empty(row.shape, np.int64)):
+    scattered = np.empty(2 * len(row), np.int32)[::2]
+    for wrong in (np.empty(1, np.int32), np.empty(row.shape, np.int64), scattered):
         with pytest.raises(GrammarError, match=r"a mask row is int32 \[3\]"):
             state.fill_mask(wrong)
 
@@ -211,6 +216,30 @@ def test_states_of_one_grammar_are_independent():
     second.rollback(0)
     with pytest.raises(GrammarError):
         second.rollback(1)
+
+
+def test_a_row_that_cannot_be_made_leaves_the_others_alone(monkeypatch):
+    vocabulary = Vocabulary(SMALL, [EOS])
+    states = [compiled(Regex(text), vocabulary).start() for text in ("a", "b", "c", "x", "y")]
+    if not isinstance(states[0]._machine, NativeTokenMachine):
+        pytest.skip("no native code")
+    broken = [
+        states[i]._machine.handle for i in (1, 2, 4)
+    ]  # as if they had grown past their limits
+
+    def fills_up_to_a_broken_one(jobs, rows):
+        count = next((i for i, handle in enumerate(jobs[::4]) if handle in broken), len(jobs) // 4)
+        return fill_rows(jobs[: 4 * count], rows)
+
+    monkeypatch.setattr(state_module, "fill_rows", fills_up_to_a_broken_one)
+    rows = np.zeros((5, vocabulary.num_words), np.int32)
+    fill_masks(states, [None] * 5, rows, [4, 3, 2, 1, 0])
+    assert read(rows[4]) == {0, 7} and read(rows[1]) == {24}
+    for i in (1, 2, 4):
+        assert read(rows[4 - i]) == {EOS}
+        with pytest.raises(LimitExceeded):
+            states[i].accept(0)
+    assert states[0].accept(0) and states[3].accept(24)
 
 
 @pytest.mark.parametrize("slack", [0, 1, 7])

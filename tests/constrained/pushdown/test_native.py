@@ -15,7 +15,7 @@ from sapwood.constrained import Choice, CompileLimits, JsonSchema, Regex, Vocabu
 from sapwood.constrained.lower import lower
 from sapwood.constrained.pushdown.collection import NEVER
 from sapwood.constrained.pushdown.machine import DEAD
-from sapwood.constrained.pushdown.native import NativeTokenMachine, fill_rows, library
+from sapwood.constrained.pushdown.native import NO_BUDGET, NativeTokenMachine, fill_rows, library
 from sapwood.constrained.pushdown.program import Kind, finish
 from sapwood.constrained.pushdown.token_machine import PythonTokenMachine
 from sapwood.runtime.models.source import resolve_model
@@ -303,7 +303,17 @@ def test_rows_of_many_machines_in_one_call(vocabulary):
     machines = [NativeTokenMachine(program, vocabulary) for program in programs]
     starts, budgets = [machine.start for machine in machines], [None, 5, 30]
     rows, places = np.zeros((5, vocabulary.num_words), np.int32), [4, 0, 2]
-    assert fill_rows(machines, starts, budgets, rows, places) is None
+    jobs = [
+        number
+        for machine, budget, place in zip(machines, budgets, places, strict=True)
+        for number in (
+            machine.handle,
+            machine.start,
+            NO_BUDGET if budget is None else budget,
+            place,
+        )
+    ]
+    assert fill_rows(jobs, rows) == 3
     for machine, start, budget, place in zip(machines, starts, budgets, places, strict=True):
         assert bits(rows[place]) == row_of(machine, start, budget, vocabulary)
     assert not rows[[1, 3]].any()
