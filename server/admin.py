@@ -40,6 +40,7 @@ def admin_router(service: Service) -> APIRouter:
     async def model_info() -> Any:
         info = await client.info()
         return {
+            "sapwood": VERSION,  # tells our own clients that the routes `/exact/` are here
             "model_path": info.model,
             "served_model_name": await service.model_name(),
             "tokenizer_path": info.model,

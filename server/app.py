@@ -13,11 +13,15 @@ from ..runtime.client import AsyncClient
 from ..runtime.errors import SapwoodError
 from .admin import admin_router
 from .errors import HttpError, Unauthorized, failure
+from .exact import exact_router
 from .generations import Generations
 from .native import native_router
 from .openai_api import openai_router
 from .options import ServerOptions
 from .service import Service
+
+OPENAI_PATHS = ("/v1/", "/exact/")
+"""Where errors have OpenAI's form."""
 
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 """Reachable without the API key, for probes and scrapers. They tell nothing of any request."""
@@ -29,11 +33,11 @@ def create_app(client: AsyncClient, options: ServerOptions | None = None) -> Fas
     service = Service(client, options, Generations(client))
     # The bodies are checked by hand (see `body`), so there is nothing for a generated page to show.
     app = FastAPI(title="Sapwood", openapi_url=None)
-    for router in (openai_router(service), native_router(service), admin_router(service)):
-        app.include_router(router)
+    for make in (openai_router, native_router, exact_router, admin_router):
+        app.include_router(make(service))
 
     async def on_error(request: Request, error: Exception) -> JSONResponse:
-        return _response(error, openai=request.url.path.startswith("/v1"))
+        return _response(error, openai=request.url.path.startswith(OPENAI_PATHS))
 
     for kind in (HttpError, SapwoodError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, on_error)
@@ -60,7 +64,7 @@ class ApiKey:
             await self._app(scope, receive, send)
             return
         error = Unauthorized("the API key is missing or wrong: send Authorization: Bearer KEY")
-        response = _response(error, openai=scope["path"].startswith("/v1"))
+        response = _response(error, openai=scope["path"].startswith(OPENAI_PATHS))
         await response(scope, receive, send)
 
     def _is_known(self, scope: Scope) -> bool:

@@ -322,7 +322,7 @@ def test_refused_by_name_when_it_is_added(scripted, name, options, run_options):
         sent(scripted, node, **run_options)
 
 
-# --- function and run -------------------------------------------------------------------------
+# --- function and run --------------------------------------------------------------------------
 
 
 def test_arguments_win_over_options_of_the_same_name(scripted):

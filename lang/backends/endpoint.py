@@ -1,0 +1,149 @@
+"""`RuntimeEndpoint`: a server somewhere as a back end for programs.
+
+Owns: finding out which kind of server answers. Ours is spoken to token by token, as an engine in
+this process would be; SGLang's in text.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from ...runtime.client import Client
+from ...runtime.errors import EngineError
+from ...runtime.protocol import (
+    Chunk,
+    ControlAction,
+    EngineInfo,
+    GenerateRequest,
+    SamplingParams,
+    ScoreRequest,
+    Scores,
+    Text,
+)
+from ...runtime.templates import (
+    TEMPLATES,
+    ChatTemplate,
+)
+from .exact import ExactTransport
+from .http import Http
+from .remote import RemoteClient, Transport
+from .sglang_server import SglangTransport
+
+
+class RuntimeEndpoint:
+    """A running server at `base_url`. A context manager, and a back end for programs.
+
+    `verify`: False skips the check of the server's certificate, a path names the file of a CA.
+    `chat_template_name`: the markup of roles by name; else the model's own template, or, of a
+    server of SGLang's, the one that its model's name suggests. Raises EngineDied if no server
+    answers.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        verify: bool | str | None = None,
+        chat_template_name: str | None = None,
+    ) -> None:
+        template = None if chat_template_name is None else TEMPLATES.get(chat_template_name)
+        self.base_url = base_url.rstrip("/")
+        self._transport = _Server(Http(self.base_url, api_key, verify), template)
+        self._client = RemoteClient(self._transport)
+
+    @property
+    def client(self) -> Client:
+        return self._client
+
+    @property
+    def url(self) -> str:
+        return self.base_url
+
+    @property
+    def model_info(self) -> dict[str, Any]:
+        """What the server said of its model."""
+        return dict(self._transport.model_info)
+
+    def get_model_name(self) -> str:
+        return str(self._transport.model_info["model_path"])
+
+    def get_server_info(self) -> dict[str, Any]:
+        return self._client.run(self._transport.server_info())
+
+    def flush_cache(self) -> None:
+        self._client.control("flush_cache")
+
+    def cache_prefix(self, prefix_str: str) -> None:
+        """Compute a prefix now, so that what begins with it need not."""
+        prompt = (Text(prefix_str, special=True),)
+        for _ in self._client.generate(GenerateRequest(prompt, SamplingParams(max_tokens=0))):
+            pass
+
+    def close(self) -> None:
+        """End what runs, and the connections; the server stays."""
+        self._client.close()
+
+    shutdown = close
+
+    def __enter__(self) -> "RuntimeEndpoint":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Server:
+    """The transport that fits the server, once it is known which one that is."""
+
+    def __init__(self, http: Http, template: ChatTemplate | None) -> None:
+        self._http = http
+        self._template = template
+        self._inner: Transport | None = None
+        self.model_info: dict[str, Any] = {}
+
+    async def open(self) -> EngineInfo:
+        self._http.open()
+        told = await self._http.get("/get_model_info")
+        if not isinstance(told, dict) or "model_path" not in told:
+            raise EngineError(f"{self._http.base_url} is no server of ours or SGLang's: {told!r}")
+        self.model_info = told
+        model = str(told["model_path"])
+        if "sapwood" in told:
+            self._inner = ExactTransport(self._http)
+            info = await self._inner.open()
+            return info if self._template is None else _with(info, self._template)
+        template = self._template or TEMPLATES.by_model_path(model)
+        self._inner = SglangTransport(self._http, model, template)
+        return await self._inner.open()
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        assert self._inner is not None
+        chunks: Any = self._inner.generate(request)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        assert self._inner is not None
+        return await self._inner.score(request)
+
+    async def control(self, action: ControlAction) -> dict[str, Any]:
+        assert self._inner is not None
+        return await self._inner.control(action)
+
+    async def server_info(self) -> dict[str, Any]:
+        return dict(await self._http.get("/server_info"))
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+def _with(info: EngineInfo, template: ChatTemplate) -> EngineInfo:
+    return replace(info, chat_template=template.jinja(), template_stop=template.stop_str)
