@@ -4,7 +4,8 @@ Owns: the public names, `import sapwood as sw`. What needs torch or a tokenizer 
 first used, so that the import is quick and a program that talks to a remote engine needs neither.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from .lang import (
     AsyncForkGroup,
@@ -64,6 +65,7 @@ from .runtime.protocol import (
 )
 
 if TYPE_CHECKING:
+    from .lang.backends import RuntimeEndpoint
     from .runtime.engine import Engine
 
 __version__ = "0.1.0"
@@ -91,6 +93,7 @@ __all__ = [
     "ProgramState",
     "ProgramTimeout",
     "Regex",
+    "RuntimeEndpoint",
     "SamplingParams",
     "SapwoodError",
     "StructuralTag",
@@ -124,11 +127,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Engine":
-        from .runtime.engine import Engine
+# Name -> the module that has it, loaded when the name is first used.
+_LAZY: Final = {
+    "Engine": ".runtime.engine",
+    "RuntimeEndpoint": ".lang.backends",
+}
 
-        return Engine
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

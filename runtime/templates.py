@@ -37,7 +37,7 @@ class ChatTemplate:
     style: ChatTemplateStyle = ChatTemplateStyle.PLAIN
 
     def get_prefix_and_suffix(
-        self, role: str, hist_messages: Sequence[Mapping[str, str]]
+        self, role: str, hist_messages: Sequence[Mapping[str, str | None]]
     ) -> tuple[str, str]:
         """Of a message of `role` that follows these."""
         prefix, suffix = self.role_prefix_and_suffix.get(role, ("", ""))
@@ -49,12 +49,12 @@ class ChatTemplate:
                 return "", suffix
         return prefix, suffix
 
-    def get_prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def get_prompt(self, messages: Sequence[Mapping[str, str | None]]) -> str:
         """The conversation as text. A message whose content is None is left out, and the default
         system text stands for one of the system's."""
         pieces: list[str] = []
         for index, message in enumerate(messages):
-            role, content = message["role"], message["content"]
+            role, content = str(message["role"]), message["content"]
             if role == "system" and content is None:
                 content = self.default_system_prompt
             if content is None:

@@ -25,4 +25,4 @@ def test_a_remote_program_computes_no_position_twice(server) -> None:  # type: i
         assert state["b"] in ("red", "blue", "dark green")
         first, last = state.get_meta_info("a"), state.get_meta_info("c")
         assert last["cached_tokens"] >= first["prompt_tokens"] + 7
-        assert again.get_meta_info("a")["cached_tokens"] == first["prompt_tokens"] - 1
+        assert again.get_meta_info("a")["cached_tokens"] >= first["prompt_tokens"] - 16
