@@ -23,7 +23,7 @@ from .spec import (
 if TYPE_CHECKING:
     from .compiled import CompiledGrammar
     from .compiler import GrammarCompiler
-    from .state import GrammarState, fill_masks
+    from .state import GrammarState, Masking, fill_masks
     from .vocabulary import Vocabulary
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "JsonSchema",
     "Lark",
     "LimitExceeded",
+    "Masking",
     "Regex",
     "StructuralTag",
     "Union",
@@ -51,6 +52,7 @@ _LAZY = {
     "CompiledGrammar": "compiled",
     "GrammarCompiler": "compiler",
     "GrammarState": "state",
+    "Masking": "state",
     "fill_masks": "state",
     "Vocabulary": "vocabulary",
 }

@@ -1,18 +1,26 @@
 """Where one request stands in its grammar; small, mutable, owned by its scheduler."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import GrammarError, LimitExceeded
+from .pushdown.collection import NEVER
 from .pushdown.machine import DEAD
 from .pushdown.native import NO_BUDGET, NativeTokenMachine, fill_rows
 
 if TYPE_CHECKING:
     from .compiled import CompiledGrammar
     from .pushdown.token_machine import TokenMachine
+
+
+class Masking(Protocol):
+    """What limits the next token."""
+
+    def fill_mask(self, row: NDArray[np.int32], budget: int | None = None) -> None:
+        """See `GrammarState.fill_mask`."""
 
 
 class GrammarState:
@@ -79,6 +87,30 @@ class GrammarState:
             )
         self._row, self._fill = row, self._machine.filler(row)
 
+    def fill_mask_beyond(
+        self, before: bytes, row: NDArray[np.int32], budget: int | None = None
+    ) -> None:
+        """As `fill_mask`, where the next token also spells `before`, which is no output: the tokens
+        that begin with it and go on with what is allowed. Never an end token."""
+        row.fill(0)
+        if self._ended or self._failure is not None:
+            return
+        try:
+            self._machine.fill_beyond(self._history[-1], before, budget, row)
+        except LimitExceeded as error:
+            self._failure = error
+            row.fill(0)
+
+    def accept_text(self, text: bytes) -> bool:
+        """As `accept`, of the bytes that some token spells besides what `before` was."""
+        if self._failure is not None:
+            raise self._failure
+        reached = DEAD if self._ended else self._machine.step(self._history[-1], text)
+        if reached == DEAD or self._machine.needed(reached) >= NEVER:
+            return False
+        self._history.append(reached)
+        return True
+
     def accept(self, token: int) -> bool:
         """Advance by one token; False, with the state unchanged, where it is not allowed.
 
@@ -141,7 +173,7 @@ class GrammarState:
 
 
 def fill_masks(
-    states: Sequence[GrammarState],
+    states: Sequence[Masking],
     budgets: Sequence[int | None],
     rows: NDArray[np.int32],
     places: Sequence[int],

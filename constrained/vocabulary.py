@@ -1,9 +1,13 @@
 """What each token of a tokenizer spells, in bytes; knows nothing of constraints."""
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import GrammarError
 from .token_trie import TokenTrie, build_trie
@@ -59,6 +63,17 @@ class Vocabulary:
         """Bytes of the longest token."""
         return max(map(len, self.spelled), default=0)
 
+    def beyond(self, before: bytes) -> NDArray[np.int32]:
+        """The tokens that begin with `before` and go on."""
+        texts, tokens = self._by_text
+        first = bisect_right(texts, before)
+        return tokens[first : bisect_left(texts, True, first, key=_does_not_begin_with(before))]
+
+    @cached_property
+    def _by_text(self) -> tuple[list[bytes], NDArray[np.int32]]:
+        pairs = sorted((text, token) for token, text in enumerate(self.token_bytes) if text)
+        return [text for text, _ in pairs], np.array([token for _, token in pairs], np.int32)
+
     @classmethod
     def from_tokenizer(
         cls,
@@ -91,6 +106,10 @@ class Vocabulary:
             return self
         unused = [None] * (size - self.size)
         return Vocabulary([*self.token_bytes, *unused], self.eos_ids, self.encode)
+
+
+def _does_not_begin_with(before: bytes) -> Callable[[bytes], bool]:
+    return lambda text: not text.startswith(before)
 
 
 @runtime_checkable

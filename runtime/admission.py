@@ -4,7 +4,9 @@ and says so at once."""
 from array import array
 from collections.abc import Collection
 
+from ..constrained import Vocabulary
 from .errors import InvalidRequest
+from .healing import Tentative
 from .protocol import FinishKind, FinishReason, TokenLogprob
 from .request import Request
 from .stops import StopFinder
@@ -15,9 +17,14 @@ class Admission:
     """The engine's limits. `capacity`: tokens that the whole KV cache holds."""
 
     def __init__(
-        self, vocab_size: int, context_length: int, capacity: int, eos_ids: Collection[int]
+        self,
+        vocabulary: Vocabulary,
+        context_length: int,
+        capacity: int,
+        eos_ids: Collection[int],
     ) -> None:
-        self._vocab_size = vocab_size
+        self._vocabulary = vocabulary
+        self._vocab_size = vocabulary.size
         self._context_length = context_length
         self._capacity = capacity
         self._eos_ids = frozenset(eos_ids)
@@ -33,15 +40,22 @@ class Admission:
             raise InvalidRequest(
                 "prompt: it is empty, at least one token is needed", field="prompt"
             )
+        kept = len(tokens) - wire.tentative
+        if not 0 < kept <= len(tokens):
+            raise InvalidRequest(
+                f"tentative: {wire.tentative} of a prompt of {len(tokens)} tokens", field="prompt"
+            )
         stop_ids = frozenset(sampling.stop_token_ids)
         request = Request(
             wire=wire,
             arrival=arrival,
             max_tokens=self._max_tokens(len(tokens), sampling.max_tokens),
-            tokens=tokens,
-            prompt_len=len(tokens),
+            tokens=tokens[:kept],
+            prompt_len=kept,
             stop_ids=stop_ids if sampling.ignore_eos else stop_ids | self._eos_ids,
         )
+        if wire.tentative:
+            request.tentative = Tentative(wire.prompt_ids[kept:], self._vocabulary)
         if sampling.min_tokens > request.max_tokens:
             raise InvalidRequest(
                 f"min_tokens: {sampling.min_tokens}, but there is room for {request.max_tokens}",

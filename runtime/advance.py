@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ..constrained import GrammarError, GrammarState
 from .errors import EngineError, InvalidRequest
+from .healing import Tentative
 from .protocol import FinishKind, FinishReason
 from .request import Request
 
@@ -33,8 +34,26 @@ class Advancer:
     def begin(self, request: Request) -> None:
         """Before the first token: text that the grammar forces at once joins the prompt's
         prefill."""
-        if request.finish is None:
-            self._jump(request)
+        if request.finish is not None or request.grammar is None:
+            return
+        if request.tentative is not None:
+            if not self._forces_apart(request, request.tentative, request.grammar):
+                return
+            self._absorb(request, request.tentative, len(request.tentative.ids))
+        self._jump(request)
+
+    def _forces_apart(self, request: Request, tentative: Tentative, grammar: GrammarState) -> bool:
+        """Whether the tokenizer itself would leave the tentative tokens before forced text as they
+        are."""
+        tail = [*request.tokens[-FORCE_TAIL:], *tentative.ids][-FORCE_TAIL:]
+        return bool(self.forced(grammar, tail, request.max_tokens))
+
+    @staticmethod
+    def _absorb(request: Request, tentative: Tentative, count: int) -> None:
+        """The next `count` tentative tokens are the prompt's."""
+        request.tokens.extend(tentative.ids[:count])
+        request.prompt_len += count
+        request.tentative = tentative.after(count)
 
     def append(self, request: Request, token: int) -> None:
         """The model chose `token`. May append forced tokens after it, may set `request.finish` and
@@ -42,8 +61,14 @@ class Advancer:
 
         Raises InvalidRequest when a stop pattern is too slow.
         """
+        num_hidden = 0
+        if request.tentative is not None:
+            if token == request.tentative.ids[0]:
+                self._absorb(request, request.tentative, 1)
+                return
+            num_hidden = self._replace(request, request.tentative, token)
         is_end = self._is_end(request, token)
-        num_new_bytes = self._take(request, token)
+        num_new_bytes = self._take(request, token, num_hidden=num_hidden)
         if is_end:
             request.finish = FinishReason(FinishKind.STOP, matched=token)
             request.cut = len(request.output_bytes) - num_new_bytes  # the end token is no text
@@ -77,21 +102,35 @@ class Advancer:
             if request.finish is not None:
                 return
 
-    def _take(self, request: Request, token: int, *, forced: bool = False) -> int:
-        """Returns how many bytes `token` added to the output."""
-        if request.grammar is not None and not self._accept(request.grammar, token):
+    def _replace(self, request: Request, tentative: Tentative, token: int) -> int:
+        """`token` takes the place of all tentative tokens. Returns how many of its bytes are
+        theirs."""
+        text = tentative.text
+        if not (self._token_bytes[token] or b"").startswith(text):
+            raise EngineError(f"token {token} was drawn for a prompt that ends in {text!r}")
+        request.tentative = None
+        return len(text)
+
+    def _take(
+        self, request: Request, token: int, *, forced: bool = False, num_hidden: int = 0
+    ) -> int:
+        """Returns how many bytes `token` added to the output; `num_hidden` of its bytes are no
+        output."""
+        data = self._bytes(request, token)[num_hidden:]
+        text = data if num_hidden else None
+        if request.grammar is not None and not self._accept(request.grammar, token, text):
             raise EngineError(f"the grammar refused token {token}, which its own mask allowed")
         request.tokens.append(token)
         request.forced.append(forced)
         request.num_forced += forced
-        data = self._bytes(request, token)
         request.output_bytes += data
         return len(data)
 
     @staticmethod
-    def _accept(grammar: GrammarState, token: int) -> bool:
+    def _accept(grammar: GrammarState, token: int, text: bytes | None) -> bool:
+        """`text`: what there is of the token for the grammar, where that is not all of it."""
         try:
-            return grammar.accept(token)
+            return grammar.accept(token) if text is None else grammar.accept_text(text)
         except GrammarError as error:
             raise InvalidRequest(f"the constraint: {error}") from error
 

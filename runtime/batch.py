@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..constrained import GrammarState
+from ..constrained import Masking
 from .protocol import TokenLogprob
 
 Int32Array = NDArray[np.int32]
@@ -58,7 +58,8 @@ class Penalties:
 
 class Sampling(NamedTuple):
     """How to choose the token after one row. `position`: how many output tokens come before it,
-    drafts included, as they are in `penalties` and `grammar`."""
+    drafts included, as they are in `penalties` and `grammar`; where tentative tokens of the prompt
+    stand, a number beyond all of these."""
 
     temperature: float
     top_k: int
@@ -69,7 +70,7 @@ class Sampling(NamedTuple):
     logit_bias: tuple[tuple[int, float], ...] = ()
     banned: tuple[int, ...] = ()  # ends of text, while there are fewer than min_tokens
     penalties: Penalties | None = None
-    grammar: GrammarState | None = None
+    grammar: Masking | None = None
     budget: int = 0  # tokens that may still be produced, this one included
     report: bool = False  # report the token's log-probability
 

@@ -10,37 +10,36 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from .detokenizer import Ending
-from .protocol import Chunk, FinishKind, FinishReason, GenerateRequest, Scores
+from .protocol import Chunk, FinishKind, FinishReason, GenerateRequest, Scores, TokenLogprob
 from .scoring import ScorePlan
 from .streams import Mailbox
 from .text import TextCodec, peeks
-from .wire import ControlResult, Failed, FromEngine, TokenChunk
+from .wire import ControlResult, Failed, FromEngine, TokenChunk, TokenRequest
 
 T = TypeVar("T")
 
 
 class GenerateCall:
-    """The samples of one generation, decoded into one mailbox. `ids`: on the wire, by sample."""
+    """The samples of one generation, decoded into one mailbox. `wires`: by sample."""
 
     def __init__(
         self,
-        ids: Sequence[str],
+        wires: Sequence[TokenRequest],
         codec: TextCodec,
         request: GenerateRequest,
-        prompt_ids: tuple[int, ...],
         mailbox: Mailbox,
     ) -> None:
-        self.ids = tuple(ids)
+        self.ids = tuple(wire.id for wire in wires)
         self.request_id = request.request_id
         self._codec = codec
-        self._prompt_ids = prompt_ids
+        self._prompt_ids, self._tentative = wires[0].prompt_ids, wires[0].tentative
         self._mailbox = mailbox
         self._peeks = peeks(request)
         self._spells = request.logprobs is not None and request.logprobs.text
         self._open = {
-            id: (index, codec.detokenizer(request.sampling)) for index, id in enumerate(ids)
+            id: (index, codec.detokenizer(request.sampling)) for index, id in enumerate(self.ids)
         }
-        self._silent = set(ids)  # samples that have sent no chunk yet
+        self._silent = set(self.ids)  # samples that have sent no chunk yet
 
     def receive(self, message: FromEngine) -> None:
         if isinstance(message, Failed):
@@ -57,23 +56,27 @@ class GenerateCall:
 
     def _decode(self, message: TokenChunk) -> Chunk:
         index, detokenizer = self._open[message.id]
+        is_first = message.id in self._silent
+        self._silent.discard(message.id)
+        prompt_ids, num_hidden = self._prompt_ids, 0
+        if is_first and self._tentative:
+            prompt_ids = prompt_ids[: message.usage.prompt_tokens]
+            num_hidden = detokenizer.begin(self._prompt_ids[len(prompt_ids) :])
         if message.finish is None:
             ending = Ending(detokenizer.push(message.token_ids), (), "")
         else:
             ending = detokenizer.finish(message.token_ids, message.finish, message.cut)
         logprobs, prompt_logprobs = message.logprobs, message.prompt_logprobs
         if self._spells:
-            logprobs = self._codec.spell(logprobs)
+            logprobs = _without(num_hidden, self._codec.spell(logprobs))
             prompt_logprobs = prompt_logprobs and self._codec.spell(prompt_logprobs)
-        is_first = message.id in self._silent
-        self._silent.discard(message.id)
         return Chunk(
             index=index,
             text=ending.text,
             token_ids=message.token_ids,
             usage=message.usage,
             logprobs=logprobs,
-            prompt_ids=self._prompt_ids if is_first else None,
+            prompt_ids=prompt_ids if is_first else None,
             prompt_logprobs=prompt_logprobs,
             finish=message.finish,
             kept_ids=ending.kept_ids,
@@ -85,6 +88,14 @@ def _untaken(message: TokenChunk) -> TokenChunk:
     """The token that was drawn for its report alone is no output."""
     usage = replace(message.usage, completion_tokens=0, forced_tokens=0)
     return message._replace(token_ids=(), usage=usage, finish=FinishReason(FinishKind.LENGTH))
+
+
+def _without(num_bytes: int, logprobs: tuple[TokenLogprob, ...]) -> tuple[TokenLogprob, ...]:
+    """The first token's piece without its begin, which is no output."""
+    if not num_bytes or not logprobs:
+        return logprobs
+    first = logprobs[0]
+    return (replace(first, piece=(first.piece or b"")[num_bytes:]), *logprobs[1:])
 
 
 class Answer(Generic[T]):

@@ -16,7 +16,8 @@ from .token_table import TokenTable
 
 @dataclass(frozen=True)
 class Ending:
-    """The last piece of text; the tokens that end before the cut; the text between these and it."""
+    """The last piece of text; the tokens that end before the cut, or those of the prompt that the
+    first of them was to replace; the text between these and the cut."""
 
     text: str
     kept_ids: tuple[int, ...]
@@ -32,13 +33,27 @@ class Detokenizer:
             sampling.stop if trims else (), sampling.stop_regex if trims else ()
         )
         self._ids: list[int] = []
+        self._replaced: tuple[int, ...] = ()
+        self._num_hidden = 0  # bytes of the first token that are no output
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_shown = 0  # characters
 
+    def begin(self, replaced: Sequence[int]) -> int:
+        """Before the first token: it also spells these tokens of the prompt, in whose place it
+        stands. Returns how many of its bytes they are."""
+        self._replaced = tuple(replaced)
+        self._num_hidden = len(b"".join(self._table.pieces(replaced, show_special=True)))
+        return self._num_hidden
+
+    def _pieces(self, ids: Sequence[int]) -> list[bytes]:
+        return self._table.pieces(ids, show_special=self._show_special)
+
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that may be shown now."""
+        data = b"".join(self._pieces(token_ids))
+        if not self._ids:
+            data = data[self._num_hidden :]
         self._ids += token_ids
-        data = b"".join(self._table.pieces(token_ids, show_special=self._show_special))
         text = self._holdback.push(self._decoder.decode(data))
         self._num_shown += len(text)
         return text
@@ -49,7 +64,9 @@ class Detokenizer:
         ids = self._ids
         if isinstance(finish.matched, int) and ids and ids[-1] == finish.matched:
             ids = ids[:-1]  # an end token is no text
-        pieces = self._table.pieces(ids, show_special=self._show_special)
+        pieces = self._pieces(ids)
+        if ids:
+            pieces[0] = pieces[0][self._num_hidden :]
         num_kept, kept = _keep(pieces, cut)
         tail = b"".join(pieces[num_kept:])
         if cut is not None and cut < len(kept) + len(tail):
@@ -58,7 +75,8 @@ class Detokenizer:
         else:
             tail_text = _whole_characters(tail)
         whole = kept.decode("utf-8", "replace") + tail_text
-        return Ending(whole[self._num_shown :], tuple(ids[:num_kept]), tail_text)
+        kept_ids = tuple(ids[:num_kept]) or self._replaced
+        return Ending(whole[self._num_shown :], kept_ids, tail_text)
 
 
 def _keep(pieces: Sequence[bytes], cut: int | None) -> tuple[int, bytes]:

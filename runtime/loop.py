@@ -188,7 +188,7 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
             eos_ids=files.eos_ids,
         ),
         admission=Admission(
-            arch.vocab_size, resolved.context_length, num_pages * page_size, files.eos_ids
+            vocabulary, resolved.context_length, num_pages * page_size, files.eos_ids
         ),
         scheduler=Scheduler(
             *(cache, compiler, advancer, schedule, files.eos_ids), backend.row_cost

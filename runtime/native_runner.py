@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..constrained import GrammarState, fill_masks
+from ..constrained import Masking, fill_masks
 from ..kernels.llama_step import LlamaStep, StepInputs, StepOutputs
 from .backend import Flight
 from .batch import Batch, Sampling, Span, SpanResult, StepResult, join_tokens
@@ -140,7 +140,7 @@ class NativeRunner:
     def _greedy_masks(self, rows: Sequence[_Row]) -> list[Int32Array | None]:
         """What the greedy rows may choose from; None: everything, or the sampler sees to it."""
         masks: list[Int32Array | None] = [None] * len(rows)
-        limited: list[tuple[int, GrammarState, int | None]] = []
+        limited: list[tuple[int, Masking, int | None]] = []
         if len(self._masks) < len(rows):
             self._masks = np.empty((len(rows), self._masks.shape[1]), np.int32)
         for i, row in enumerate(rows):

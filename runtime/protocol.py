@@ -238,7 +238,9 @@ class GenerateRequest:
 
     `random_path` tells apart the generations of one seeded program (fork path and gen ordinal), see
     `text.stream_key`. `turns`: the conversation that the prompt shows, the message to be continued
-    last; given to back ends that speak in messages, and to no other.
+    last; given to back ends that speak in messages, and to no other. `heal`: where the prompt's
+    last text may end inside a would-be token, let the model choose that token (`healing`); its
+    first part is prompt, the rest is output.
     """
 
     prompt: Prompt
@@ -248,9 +250,12 @@ class GenerateRequest:
     request_id: str = field(default_factory=new_request_id)
     random_path: tuple[int, ...] = ()
     turns: tuple[Turn, ...] = ()
+    heal: bool = False
 
     def __post_init__(self) -> None:
         _texts(namespace=self.namespace, request_id=self.request_id)
+        if not isinstance(self.heal, bool):
+            raise InvalidRequest(f"heal: {self.heal!r} is not true or false", field="heal")
         for number in _sequence("random_path", self.random_path, MAX_TOKEN_IDS):
             _integer("random_path", number, 0)
 
@@ -342,7 +347,11 @@ class Chunk:
     string. Where the output ends within a character, `text` and `tail` end before it; bytes that
     are no UTF-8 are U+FFFD. The first chunk of a sample carries `prompt_ids` (the tokens really
     used) and the prompt's log-probabilities, if asked. The last one carries `kept_ids`, all output
-    tokens that end before the cut, and `tail`, the text between them and the cut.
+    tokens that end before the cut, and `tail`, the text between them and the cut: `prompt_ids`,
+    `kept_ids` and `tail` together spell the prompt and the output.
+
+    Of a healed prompt, `prompt_ids` are the tokens before the first one drawn, whose text is what
+    it spells beyond the prompt's. If that is cut, the prompt's own tokens stand in `kept_ids`.
     """
 
     index: int

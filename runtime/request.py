@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from ..constrained import CompiledGrammar, GrammarState
 from ..radix_cache import PrefixMatch
 from .drafts import Drafter
+from .healing import Tentative
 from .protocol import FinishReason, SamplingParams, TokenLogprob, Usage
 from .stops import StopFinder
 from .wire import TokenRequest
@@ -34,9 +35,10 @@ class Request:
     arrival: int  # order of submission
     max_tokens: int
     tokens: "array[int]"  # prompt, then output
-    prompt_len: int
+    prompt_len: int  # grows while tentative tokens prove to be the prompt's
     stop_ids: frozenset[int]  # end-of-text ids (unless ignored) and the request's own
     stops: StopFinder | None = None
+    tentative: Tentative | None = None  # after `tokens`; None once an output token was drawn
 
     compiling: Future[CompiledGrammar] | None = None
     grammar: GrammarState | None = None
@@ -92,6 +94,13 @@ class Request:
         if self.wire.logprobs is None:
             return self.num_output
         return max(0, self.next_score - self.prompt_len)
+
+    def reports(self, token: int) -> bool:
+        """Is the log-probability of `token`, drawn next, wanted? Of a prompt's token only where
+        those of the prompt are."""
+        options = self.wire.logprobs
+        is_output = self.tentative is None or token != self.tentative.ids[0]
+        return options is not None and (is_output or options.start >= 0)
 
     @property
     def target(self) -> int:

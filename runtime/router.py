@@ -70,9 +70,8 @@ class Router:
     def generate(self, request: GenerateRequest) -> RoutedStream:
         self._check_alive()
         requests = self._codec.requests(request, self._new_id)
-        ids = [wire.id for wire in requests]
         mailbox = Mailbox(self._dispatcher, on_broken_reader=lambda: self._forget(call))
-        call = GenerateCall(ids, self._codec, request, requests[0].prompt_ids, mailbox)
+        call = GenerateCall(requests, self._codec, request, mailbox)
         self._submit(call, requests)
         close = partial(self._close, call)
         return RoutedStream(request.request_id, mailbox, self._dispatcher, close)

@@ -6,7 +6,7 @@ Owns: every Request and the order of service. Knows no tensor and no text: it ha
 
 import logging
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..constrained import GrammarCompiler, GrammarError
@@ -203,12 +203,22 @@ class Scheduler:
             for request, count in plan.parts
             if request.finish is None and request.num_computed + count == len(request.tokens)
         ]
-        chosen = self._speculator.choose(drawing, plan.budget)
-        return {
-            request.id: drafts
-            for request, drafts in zip(drawing, chosen, strict=True)
-            if drafts and self._placement.grow(request, len(request.tokens) + len(drafts))
-        }
+        found: dict[str, tuple[Draft, ...]] = {}
+        for request in drawing:
+            drafts = _tentative(request, plan.budget)
+            if self._fits(request, drafts):
+                found[request.id] = drafts
+                plan.budget -= len(drafts)
+        free = [request for request in drawing if request.tentative is None]
+        chosen = self._speculator.choose(free, plan.budget)
+        for request, drafts in zip(free, chosen, strict=True):
+            if self._fits(request, drafts):
+                found[request.id] = drafts
+        return found
+
+    def _fits(self, request: Request, drafts: Sequence[Draft]) -> bool:
+        room = len(request.tokens) + len(drafts)
+        return bool(drafts) and self._placement.grow(request, room)
 
     def _preempt(self, request: Request) -> None:
         """Let it wait again; what it computed stays in the tree as long as there is room."""
@@ -285,9 +295,11 @@ class Scheduler:
         """Append the tokens drawn, as long as all that stands before each of them is what was
         computed before it. False when the request failed."""
         forced = request.num_forced
-        self.counters.drafted_tokens += len(drafts)
+        num_tentative = len(request.tentative.ids) if request.tentative is not None else 0
+        self.counters.drafted_tokens += max(len(drafts) - num_tentative, 0)
         for number, token in enumerate(outcome.tokens):
-            request.scored.extend(outcome.logprobs[number : number + 1])
+            if request.reports(token):
+                request.scored.extend(outcome.logprobs[number : number + 1])
             if not self._guard(request, self._advancer.append, request, token):
                 return False
             if number == len(drafts) or token != drafts[number]:
@@ -298,7 +310,7 @@ class Scheduler:
                 break
             request.num_computed += 1
             self.counters.computed_tokens += 1
-            self.counters.accepted_tokens += 1
+            self.counters.accepted_tokens += number >= num_tentative
         self.counters.forced_tokens += request.num_forced - forced
         return True
 
@@ -355,6 +367,13 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Assert that slots, pages and queues agree. For tests and for idle moments."""
         self._placement.check_integrity(self._running.values())
+
+
+def _tentative(request: Request, room: int) -> tuple[Draft, ...]:
+    """The prompt's tentative tokens, which mostly prove right."""
+    if request.tentative is None or len(request.tentative.ids) > room:
+        return ()
+    return tuple(Draft(token, request.grammar) for token in request.tentative.ids)
 
 
 def _grammar_failure(error: BaseException) -> Exception:

@@ -5,9 +5,13 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from ..constrained import Masking
 from .batch import Penalties, Sampling, Scoring, Span
+from .healing import Healing
 from .request import Request
 from .speculation import Draft
+
+_TENTATIVE = 1 << 62  # the first position of draws that are not output's
 
 
 def make_span(
@@ -40,10 +44,15 @@ def _with_drafts(tokens: "array[int]", drafts: Sequence[Draft]) -> "array[int]":
 def _sampling(request: Request, drafts: Sequence[Draft], eos_ids: Collection[int]) -> Sampling:
     """How to choose the token after `drafts`, which are taken for output."""
     params = request.sampling
-    position = request.num_output + len(drafts)
+    position = len(request.tokens) + len(drafts) - _prompt_len(request, drafts)
     banned = tuple(request.stop_ids.union(eos_ids)) if position < params.min_tokens else ()
     budget = request.max_tokens - position
     report = request.wire.logprobs is not None
+    grammar: Masking | None = drafts[-1].grammar if drafts else request.grammar
+    tentative = request.tentative and request.tentative.after(len(drafts))
+    if tentative is not None:
+        position, banned = _TENTATIVE + _prompt_len(request, drafts), ()
+        grammar = Healing(tentative, request.grammar)
     return Sampling(
         params.temperature,
         params.top_k,
@@ -54,10 +63,16 @@ def _sampling(request: Request, drafts: Sequence[Draft], eos_ids: Collection[int
         params.logit_bias,
         banned,
         _penalties(request, drafts),
-        drafts[-1].grammar if drafts else request.grammar,
+        grammar,
         budget,
         report,
     )
+
+
+def _prompt_len(request: Request, drafts: Sequence[Draft]) -> int:
+    """With the tentative tokens among the drafts, which stand before all others."""
+    tentative = request.tentative.ids if request.tentative is not None else ()
+    return request.prompt_len + min(len(drafts), len(tentative))
 
 
 def _scoring(request: Request, start: int, end: int) -> Scoring | None:
@@ -75,9 +90,10 @@ def _penalties(request: Request, drafts: Sequence[Draft]) -> Penalties | None:
         params.frequency_penalty or params.presence_penalty or params.repetition_penalty != 1.0
     ):
         return None
+    tokens, start = _with_drafts(request.tokens, drafts), _prompt_len(request, drafts)
     return Penalties(
-        output=np.array(_with_drafts(request.tokens[request.prompt_len :], drafts), np.int32),
-        prompt=np.array(request.tokens[: request.prompt_len], np.int32),
+        output=np.array(tokens[start:], np.int32),
+        prompt=np.array(tokens[:start], np.int32),
         frequency=params.frequency_penalty,
         presence=params.presence_penalty,
         repetition=params.repetition_penalty,

@@ -13,6 +13,7 @@ from typing import Final
 
 from .detokenizer import Detokenizer
 from .errors import InvalidRequest
+from .healing import num_tentative
 from .protocol import (
     EngineInfo,
     GenerateRequest,
@@ -36,6 +37,7 @@ class TextCodec:
     def __init__(self, files: TokenizerFiles, info: EngineInfo) -> None:
         self.info = info
         self._table = TokenTable.of(files)
+        self._vocabulary = files.vocabulary
         self._tokenizer = TextTokenizer(files.tokenizer, files.special_token_ids)
         self._bos_id = files.bos_id if files.add_bos else None
         # Stands before a text that is scored with nothing before it.
@@ -127,6 +129,7 @@ class TextCodec:
         """One wire request per sample, each with an id of its own from `new_id`."""
         prompt_ids = self.encode(request.prompt)
         sampling = request.sampling
+        tentative = self._num_tentative(request, prompt_ids) if request.heal else 0
         return [
             TokenRequest(
                 id=new_id(),
@@ -135,9 +138,19 @@ class TextCodec:
                 stream=stream_key(sampling.seed, request.random_path, index),
                 logprobs=request.logprobs,
                 namespace=request.namespace,
+                tentative=tentative,
             )
             for index in range(sampling.n)
         ]
+
+    def _num_tentative(self, request: GenerateRequest, prompt_ids: tuple[int, ...]) -> int:
+        """Of the last text alone: neither ids, nor text of the other kind before it. Tokens from
+        `logprobs.start` on, whose log-probabilities are wanted, stay as they are numbered."""
+        if request.sampling.max_tokens == 0:
+            return 0
+        text = _last_text(request.prompt)
+        first = 0 if request.logprobs is None else max(request.logprobs.start - 1, 0)
+        return num_tentative(prompt_ids[first:], text, self._vocabulary)
 
     def detokenizer(self, sampling: SamplingParams) -> Detokenizer:
         return Detokenizer(self._table, sampling)
@@ -178,6 +191,20 @@ def _runs(prompt: Prompt) -> Iterable[Ids | list[Text]]:
             yield part
     if texts:
         yield texts
+
+
+def _last_text(prompt: Prompt) -> str:
+    """The text that the prompt ends in, with all its neighbours of the same kind."""
+    texts: list[str] = []
+    special: bool | None = None
+    for part in reversed(prompt):
+        if part == Text("", getattr(part, "special", False)) or part == Ids(()):
+            continue
+        if not isinstance(part, Text) or special not in (None, part.special):
+            break
+        texts.append(part.text)
+        special = part.special
+    return "".join(reversed(texts))
 
 
 def _num_bytes(text: str) -> int:

@@ -25,7 +25,8 @@ class TokenRequest:
     """One sample of one generation: the client sends n of these, `sampling.n` means nothing here.
 
     `id` is unique among the unfinished requests of an engine. `stream` is the 64-bit key of its
-    random numbers.
+    random numbers. `tentative`: how many of the prompt's last tokens another may take the place of
+    (`healing`); the chunks' `prompt_tokens` say how many prompt tokens have stayed.
     """
 
     id: str
@@ -34,6 +35,7 @@ class TokenRequest:
     stream: int
     logprobs: LogprobOptions | None = None
     namespace: str = ""
+    tentative: int = 0
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,17 @@ class Grammar {
     }
   }
 
+  // The tokens that begin with `before` and go on, as bits of `row`: those whose further bytes are
+  // allowed, and after which the end can be reached within the budget (as in `fill`).
+  void fill_beyond(int configuration, const uint8_t* before, int length, int budget, int32_t* row) {
+    const Trie& trie = vocabulary_.all();
+    std::fill(scratch_.begin(), scratch_.end(), 0);
+    int node = 0, most = 0;
+    for (int i = 0; i < length && node >= 0; ++i) node = trie.child(node, before[i]);
+    if (node >= 0) walk(trie, node, machine_.outline(configuration), budget < 0 ? NEVER : budget - 1, most);
+    std::memcpy(row, scratch_.data(), vocabulary_.num_words() * sizeof(int32_t));
+  }
+
  private:
   static constexpr size_t MOST_FORCED = 1 << 16;
   static constexpr size_t MOST_PAIRS = 64;
@@ -188,22 +199,23 @@ class Grammar {
     int most = 0;
     if (const int room = plain_room(configuration, most_after, most)) {
       std::copy(vocabulary_.plain(room).begin(), vocabulary_.plain(room).end(), scratch_.begin());
-      walk(vocabulary_.beside_plain(room), configuration, most_after, most);
+      walk(vocabulary_.beside_plain(room), 0, configuration, most_after, most);
     } else {
       std::fill(scratch_.begin(), scratch_.end(), 0);
-      walk(vocabulary_.all(), configuration, most_after, most);
+      walk(vocabulary_.all(), 0, configuration, most_after, most);
     }
     if (machine_.accepting(configuration))
       for (int end : vocabulary_.ends()) set(end);
     return most;
   }
 
-  void walk(const Trie& trie, int configuration, int most_after, int& most) {
+  // Below the node `top`, where the configuration stands.
+  void walk(const Trie& trie, int top, int configuration, int most_after, int& most) {
     const uint8_t* byte_class = machine_.program().byte_class;
     int before = DEAD;  // the configuration reached last, and all bits where its tokens are allowed
     uint32_t allowed = 0;
-    at_[0] = {configuration, machine_.known_steps(configuration)};
-    for (int node = 1; node < trie.num_nodes();) {
+    at_[trie[top].depth] = {configuration, machine_.known_steps(configuration)};
+    for (int node = top + 1; node < trie.end(top);) {
       const Trie::Node here = trie[node];
       At& above = at_[here.depth - 1];
       const int c = byte_class[here.byte];

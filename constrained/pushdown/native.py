@@ -48,6 +48,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "grammar_next_bytes": (_INT, [_POINTER, _INT, _POINTER]),
     "grammar_forced": (_INT, [_POINTER, _INT, _POINTER, _INT, _POINTER]),
     "grammar_crosses": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT, _INT]),
+    "grammar_fill_beyond": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT, _INT, _POINTER]),
     "fill": (_INT, [_POINTER, _INT, _INT, _POINTER]),
     "fill_rows": (_INT, [_POINTER, _INT, _POINTER, ctypes.c_int64]),
 }
@@ -172,6 +173,14 @@ class NativeTokenMachine:
                 raise self.error()
 
         return fill
+
+    def fill_beyond(self, configuration: int, before: bytes, budget: int | None, row: Row) -> None:
+        limit = NO_BUDGET if budget is None else budget
+        self._checked(
+            self._library.sapwood_grammar_fill_beyond(
+                self.handle, configuration, before, len(before), limit, row.ctypes.data
+            )
+        )
 
     def _checked(self, result: int) -> int:
         if result == _FAILED:

@@ -159,6 +159,15 @@ EXPORT int sapwood_grammar_crosses(void* grammar, int configuration, const uint8
   return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.crosses(configuration, text, length, place); });
 }
 
+// See `Grammar::fill_beyond`.
+EXPORT int sapwood_grammar_fill_beyond(void* grammar, int configuration, const uint8_t* before, int length, int budget,
+                                       int32_t* row) {
+  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+    g.fill_beyond(configuration, before, length, budget, row);
+    return 0;
+  });
+}
+
 EXPORT int sapwood_fill(void* grammar, int configuration, int budget, int32_t* row) {
   return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
     g.fill(configuration, budget, row);

@@ -74,6 +74,10 @@ class TokenMachine(Protocol):
     def filler(self, row: Row) -> Callable[[int, int | None], None]:
         """`fill` of this row, which must be in one piece."""
 
+    def fill_beyond(self, configuration: int, before: bytes, budget: int | None, row: Row) -> None:
+        """Write into `row` the tokens that begin with `before` and go on with what is allowed: the
+        configuration stands after `before`."""
+
 
 def token_machine(program: Program, vocabulary: Vocabulary, seconds: float) -> TokenMachine:
     """In C++ where that can be had. seconds: how long it may take; LimitExceeded after that."""
@@ -224,8 +228,23 @@ class PythonTokenMachine:
         row[:] = found
 
     def _make_row(self, configuration: int, most_after: int) -> tuple[Row, int]:
+        words, most = self._pack(*self._steps.tokens(configuration), most_after)
+        if self.accepting(configuration):
+            for token in self._vocabulary.eos_ids:
+                words.view(np.uint32)[token // 32] |= np.uint32(1 << token % 32)
+        return words, most
+
+    def fill_beyond(self, configuration: int, before: bytes, budget: int | None, row: Row) -> None:
+        trie, node = self._vocabulary.trie, 0
+        for byte in before:
+            node = trie.child(node, byte) if node >= 0 else node
+        row.fill(0)
+        if node >= 0:
+            found = self._steps.tokens(self._machine.outline(configuration), node)
+            row[:], _ = self._pack(*found, NEVER if budget is None else budget - 1)
+
+    def _pack(self, tokens: Row, reached: Row, most_after: int) -> tuple[Row, int]:
         vocabulary = self._vocabulary
-        tokens, reached = self._steps.tokens(configuration)
         distinct, which = np.unique(reached, return_inverse=True)
         needed = np.array([self.needed(each) for each in distinct.tolist()], np.int32)[which]
         fits = needed <= min(most_after, NEVER - 1)
@@ -233,7 +252,6 @@ class PythonTokenMachine:
         allowed[tokens[fits]] = True
         twins = vocabulary.trie.twins
         allowed[twins[:, 1]] = allowed[twins[:, 0]]
-        allowed[list(vocabulary.eos_ids)] = self.accepting(configuration)
         words: Row = np.packbits(allowed, bitorder="little").view("<i4")
         return words, int(needed[fits].max(initial=0))
 
@@ -248,10 +266,11 @@ class _Steps:
         self._byte_of = [machine.byte_class.index(c) for c in range(machine.num_classes)]
         self._table = np.full((64, machine.num_classes), -2, np.int32)
 
-    def tokens(self, configuration: int) -> tuple[Row, Row]:
-        """The tokens that may come, and where each leads (of twins only the first)."""
+    def tokens(self, configuration: int, top: int = 0) -> tuple[Row, Row]:
+        """The tokens below the node `top`, where the configuration stands, that may come, and where
+        each leads (of twins only the first)."""
         trie = self._trie
-        node, state = np.zeros(1, np.intp), np.array([configuration], np.int32)
+        node, state = np.array([top], np.intp), np.array([configuration], np.int32)
         tokens, reached = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         while len(node):
             begin = trie.first_child[node]
