@@ -63,11 +63,11 @@ class Vocabulary:
         """Bytes of the longest token."""
         return max(map(len, self.spelled), default=0)
 
-    def beyond(self, before: bytes) -> NDArray[np.int32]:
-        """The tokens that begin with `before` and go on."""
+    def beginning(self, begin: bytes, *, and_more: bool = False) -> NDArray[np.int32]:
+        """The tokens that begin so, with `and_more` only those that go on."""
         texts, tokens = self._by_text
-        first = bisect_right(texts, before)
-        return tokens[first : bisect_left(texts, True, first, key=_does_not_begin_with(before))]
+        first = bisect_right(texts, begin) if and_more else bisect_left(texts, begin)
+        return tokens[first : bisect_left(texts, True, first, key=_does_not_begin(begin))]
 
     @cached_property
     def _by_text(self) -> tuple[list[bytes], NDArray[np.int32]]:
@@ -108,8 +108,8 @@ class Vocabulary:
         return Vocabulary([*self.token_bytes, *unused], self.eos_ids, self.encode)
 
 
-def _does_not_begin_with(before: bytes) -> Callable[[bytes], bool]:
-    return lambda text: not text.startswith(before)
+def _does_not_begin(begin: bytes) -> Callable[[bytes], bool]:
+    return lambda text: not text.startswith(begin)
 
 
 @runtime_checkable

@@ -34,6 +34,14 @@ def check_generate(
             )
 
 
+def check_heal(info: EngineInfo, asked: bool | None) -> bool:
+    """Whether a prompt's last token may be drawn anew: where not said otherwise, it may."""
+    has_tokens = info.abilities.speaks == "ids"
+    if asked and not has_tokens:
+        raise InvalidRequest(f"heal: True: {info.model} takes no tokens", field="heal")
+    return has_tokens if asked is None else asked
+
+
 def check_select(info: EngineInfo, options: Sequence[str]) -> None:
     if not info.abilities.select:
         raise InvalidRequest(

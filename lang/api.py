@@ -48,6 +48,7 @@ def gen(
     seed: int | None = None,
     logit_bias: Mapping[int, float] | None = None,
     constraint: Constraint | None = None,
+    heal: bool | None = None,
 ) -> Node:
     """Generate text and keep it as variable `name`; None stands for the run's own default.
 
@@ -55,6 +56,8 @@ def gen(
     pydantic model), `constraint` (a `Lark` grammar, say) and `choices` constrains the text. With
     int and float a blank or newline ends it, and the value is the number alone. `choices` is
     `select`, and takes no sampling options.
+    `heal` (on unless the run says otherwise): where the program's text ends inside a would-be
+    token, the model chooses that token; the text stays as it is, only what follows it is output.
     The value is text, or a list of `n` texts, of which the first is appended to the program's.
     Raises InvalidRequest, naming the argument; one that only disagrees with the run's defaults
     (`min_tokens` above their `max_new_tokens`) is refused when it is added to a state.
@@ -80,6 +83,7 @@ def gen(
         logprob_start_len=logprob_start_len,
         top_logprobs_num=top_logprobs_num,
         return_text_in_logprobs=return_text_in_logprobs,
+        heal=heal,
     )
     _check_name(name)
     constraints = {

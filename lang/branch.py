@@ -11,7 +11,7 @@ from typing import Any
 
 from ..runtime.errors import InvalidRequest
 from ..runtime.protocol import LogprobOptions
-from .abilities import check_generate, check_place, check_select
+from .abilities import check_generate, check_heal, check_place, check_select
 from .executor import Executor, Fork
 from .nodes import Gen, Literal, Media, Reasoning, RoleBegin, RoleEnd, Select, Sequence
 from .reads import Read, of_variable, wait
@@ -108,7 +108,8 @@ class Branch:
         self._has_text = True
         path = (*self.executor.path, self._next_ordinal())
         variable = hidden or self.declare(node.name, logprobs)
-        self.executor.submit(Generate(variable, params, logprobs, path, node.location))
+        heal = check_heal(info, sampling.heal)
+        self.executor.submit(Generate(variable, params, logprobs, path, node.location, heal))
 
     def _reason(self, item: object, node: Reasoning) -> None:
         """A run that streams shows the reasoning as it comes, and so keeps nothing apart."""

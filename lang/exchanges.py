@@ -29,6 +29,7 @@ class GenerateExchange:
             step.sampling,
             step.logprobs,
             random_path=step.path,
+            heal=step.heal and transcript.open_end,
             turns=transcript.turns() if self._speaks == "messages" else (),
         )
         self._collector = Collector(self._request)

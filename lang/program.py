@@ -71,7 +71,7 @@ class Program(Generic[R]):
         - defaults for every gen: max_new_tokens=128, min_new_tokens, n=1, stop, stop_token_ids,
           stop_regex, temperature=1.0, top_p, top_k, min_p, frequency_penalty, presence_penalty,
           repetition_penalty, ignore_eos, logit_bias, seed, return_logprob, logprob_start_len,
-          top_logprobs_num, return_text_in_logprobs;
+          top_logprobs_num, return_text_in_logprobs, heal=True;
         - backend: an Engine or Client instead of the default one;
         - timeout: seconds after which all that the program still runs is aborted, and reads raise
           ProgramTimeout;

@@ -39,6 +39,7 @@ class Sampling:
     logprob_start_len: int | None = None
     top_logprobs_num: int | None = None
     return_text_in_logprobs: bool | None = None
+    heal: bool | None = None
 
     @classmethod
     def of_run(cls, options: Mapping[str, Any]) -> "Sampling":
@@ -60,7 +61,7 @@ class Sampling:
         """Raises InvalidRequest, naming the field, for what is wrong whatever it is merged with."""
         # Without a limit of its own none is assumed: the other side of the merge may raise it.
         SamplingParams(**{"max_tokens": None, **self._fields(added_stop)})
-        for name in ("return_logprob", "return_text_in_logprobs"):
+        for name in ("return_logprob", "return_text_in_logprobs", "heal"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
                 raise InvalidRequest(f"{name}: {value!r} is not true or false", field=name)
@@ -87,7 +88,7 @@ class Sampling:
 
     def _fields(self, added_stop: tuple[str, ...]) -> dict[str, Any]:
         """What is given, in the types of `SamplingParams`."""
-        values = {name: v for name, v in self.given().items() if name not in _LOGPROB_NAMES}
+        values = {name: v for name, v in self.given().items() if name not in _OTHER_NAMES}
         for name in ("stop", "stop_regex"):
             if name in values:
                 values[name] = _texts(name, values[name])
@@ -123,7 +124,9 @@ class Sampling:
         )
 
 
-_LOGPROB_NAMES: Final = {
+# Not of `SamplingParams`.
+_OTHER_NAMES: Final = {
+    "heal",
     "return_logprob",
     "logprob_start_len",
     "top_logprobs_num",

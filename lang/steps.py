@@ -21,13 +21,15 @@ class AddText:
 
 @dataclass(frozen=True)
 class Generate:
-    """`path`: this generation's random path."""
+    """`path`: this generation's random path. `heal`: see `GenerateRequest`; only text that the
+    program itself said last is healed."""
 
     variable: Variable
     sampling: SamplingParams
     logprobs: LogprobOptions | None
     path: tuple[int, ...]
     location: str | None
+    heal: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Transcript:
     messages: list[Message] = field(default_factory=list)
     message_start: int = 0  # index into pieces: where the open message's own text begins
     open_role: str | None = None
+    open_end: bool = False  # it ends in text of the program's own, perhaps inside a word
 
     def copy(self) -> "Transcript":
         return replace(
@@ -48,11 +49,13 @@ class Transcript:
         """Text that the engine has not seen; it merges with the tail's last text of its kind."""
         self.show(text, special=special)
         self.extend(text, special=special)
+        self.open_end = not special if text else self.open_end
 
     def extend(self, text: str, *, special: bool = False) -> None:
         """Text that is shown already, but that no ids stand for yet."""
         if not text:
             return
+        self.open_end = False
         if self.tail and self.tail[-1].special == special:
             self.tail[-1] = Text(self.tail[-1].text + text, special)
         else:
@@ -67,13 +70,14 @@ class Transcript:
         """The engine's answer: from here on the history is `ids` and then `tail`."""
         self.ids = ids
         self.tail = [Text(tail)] if tail else []
+        self.open_end = False
 
     def mark(self) -> Mark:
         return Mark(self.ids, tuple(self.tail), len(self.pieces))
 
     def rewind(self, mark: Mark) -> None:
         """Unsay what was said since."""
-        self.ids, self.tail = mark.ids, list(mark.tail)
+        self.ids, self.tail, self.open_end = mark.ids, list(mark.tail), False
         del self.pieces[mark.num_pieces :]
 
     def turns(self) -> tuple[Turn, ...]:

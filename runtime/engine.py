@@ -104,6 +104,7 @@ class Engine:
         logprob_start_len: int = -1,
         top_logprobs_num: int = 0,
         return_text_in_logprobs: bool = False,
+        heal: bool = False,
         stream: Literal[False] = False,
     ) -> Answer | list[Answer]: ...
 
@@ -118,6 +119,7 @@ class Engine:
         logprob_start_len: int = -1,
         top_logprobs_num: int = 0,
         return_text_in_logprobs: bool = False,
+        heal: bool = False,
         stream: Literal[True],
     ) -> Iterator[Answer]: ...
 
@@ -131,14 +133,17 @@ class Engine:
         logprob_start_len: int = -1,
         top_logprobs_num: int = 0,
         return_text_in_logprobs: bool = False,
+        heal: bool = False,
         stream: bool = False,
     ) -> Answer | list[Answer] | Iterator[Answer]:
         """SGLang's call. One prompt (or one list of ids) gives one answer; a list of them, or
         `n` > 1, a list in the order of the prompts, each with its samples.
 
-        `sampling_params`: one for all prompts or a list with one for each. `stream`: an iterator
-        of answers so far, each with the whole text from its start; with several, `index` says
-        which of the list it is.
+        `sampling_params`: one for all prompts or a list with one for each. `heal`: where a text
+        ends inside a would-be token, the model chooses that token; `text` is what follows the
+        prompt, `output_ids` begin with that token, and `prompt_tokens` counts those before it.
+        `stream`: an iterator of answers so far, each with the whole text from its start; with
+        several, `index` says which of the list it is.
         """
         prompts, is_batch = _prompts(prompt, input_ids)
         samplings = _samplings(sampling_params, len(prompts))
@@ -146,7 +151,7 @@ class Engine:
         if return_logprob:
             logprobs = LogprobOptions(logprob_start_len, top_logprobs_num, return_text_in_logprobs)
         requests = [
-            GenerateRequest(each, sampling, logprobs)
+            GenerateRequest(each, sampling, logprobs, heal=heal)
             for each, sampling in zip(prompts, samplings, strict=True)
         ]
         is_single = not is_batch and requests[0].sampling.n == 1

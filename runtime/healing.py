@@ -36,7 +36,7 @@ def num_tentative(ids: Sequence[int], text: str, vocabulary: Vocabulary) -> int:
         spelled = (piece or b"") + spelled
         if not piece or len(spelled) >= vocabulary.longest or not end.endswith(spelled):
             break
-        if len(vocabulary.beyond(spelled)):
+        if len(vocabulary.beginning(spelled, and_more=True)):
             found = count
     return found
 
@@ -60,10 +60,12 @@ class Tentative:
 @dataclass(frozen=True, eq=False)
 class Healing:
     """What may be drawn where tentative tokens stand: the first of them, or one that spells more
-    than all of them, of which `grammar` allows what is more."""
+    than all of them. Of that, `grammar` allows what is more; without a grammar it must not go on
+    with one of `stops`, for nothing shall end an output before it begins."""
 
     tentative: Tentative
     grammar: GrammarState | None
+    stops: tuple[str, ...] = ()
 
     def fill_mask(self, row: NDArray[np.int32], budget: int | None = None) -> None:
         """See `GrammarState.fill_mask`. `budget`: of output tokens, of which a tentative one is
@@ -71,8 +73,15 @@ class Healing:
         if self.grammar is not None:
             self.grammar.fill_mask_beyond(self.tentative.text, row, budget)
         else:
-            longer = np.zeros(len(row) * 32, np.bool_)
-            longer[self.tentative.vocabulary.beyond(self.tentative.text)] = True
-            row[:] = np.packbits(longer, bitorder="little").view(np.int32)
+            row[:] = self._longer(len(row))
         own = self.tentative.ids[0]
         row.view(np.uint32)[own // 32] |= np.uint32(1 << own % 32)
+
+    def _longer(self, num_words: int) -> NDArray[np.int32]:
+        vocabulary, text = self.tentative.vocabulary, self.tentative.text
+        allowed = np.zeros(num_words * 32, np.bool_)
+        allowed[vocabulary.beginning(text, and_more=True)] = True
+        for stop in self.stops:
+            allowed[vocabulary.beginning(text + stop.encode())] = False
+        words: NDArray[np.int32] = np.packbits(allowed, bitorder="little").view(np.int32)
+        return words

@@ -52,7 +52,7 @@ def _sampling(request: Request, drafts: Sequence[Draft], eos_ids: Collection[int
     tentative = request.tentative and request.tentative.after(len(drafts))
     if tentative is not None:
         position, banned = _TENTATIVE + _prompt_len(request, drafts), ()
-        grammar = Healing(tentative, request.grammar)
+        grammar = Healing(tentative, request.grammar, params.stop)
     return Sampling(
         params.temperature,
         params.top_k,

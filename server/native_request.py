@@ -43,6 +43,7 @@ def generate(body: GenerateBody) -> Generate:
             _logprobs(body),
             namespace=body.extra_key or "",
             request_id=rid,
+            heal=bool(body.heal),
         )
         for prompt, how, rid in zip(prompts, sampling, rids, strict=True)
     ]

@@ -78,6 +78,7 @@ class GenerateBody(Body):
     top_logprobs_num: int | None = None
     return_text_in_logprobs: bool | None = None
     stream: bool | None = None
+    heal: bool | None = None
     extra_key: str | None = None
     return_prompt_token_ids: bool | None = None
 

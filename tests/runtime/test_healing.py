@@ -44,7 +44,9 @@ text_files = importlib.import_module("text_files")
 
 SIZE = 320
 TEXTS = st.lists(
-    st.sampled_from(["the", " qui", "quick", " ", "fo", " fo", "x", " do", "é", "日", "\n", "1", "na"]),
+    st.sampled_from(
+        ["the", " qui", "quick", " ", "fo", " fo", "x", " do", "é", "日", "\n", "1", "na"]
+    ),
     min_size=1,
     max_size=6,
 ).map("".join)
@@ -213,9 +215,15 @@ def machines() -> list[Any]:
     ids=st.lists(st.integers(0, 259), min_size=1, max_size=3),
     pattern=st.sampled_from([None, "[ab]*", "a{2,5}b", "(?s:.)*", "(é|b) ?a", "b"]),
     budget=st.sampled_from([None, 1, 2, 3, 9]),
+    stops=st.sampled_from([(), ("a",), ("b", " a"), ("é",)]),
 )
 def test_masks_are_those_of_brute_force(
-    machine: Any, tokens: list[bytes], ids: list[int], pattern: str | None, budget: int | None
+    machine: Any,
+    tokens: list[bytes],
+    ids: list[int],
+    pattern: str | None,
+    budget: int | None,
+    stops: tuple[str, ...],
 ) -> None:
     texts = [*(bytes([byte]) for byte in range(256)), b"a", b"ab", b" a", None, *tokens, *tokens]
     vocabulary = Vocabulary(texts, [259])
@@ -229,14 +237,18 @@ def test_masks_are_those_of_brute_force(
         grammar._machine = machine(program, vocabulary)
         grammar._history = [grammar._machine.start]
     row = np.full(vocabulary.num_words, -1, np.int32)
-    Healing(tentative, grammar).fill_mask(row, budget)
+    Healing(tentative, grammar, stops).fill_mask(row, budget)
     expected = {ids[0]}
     for token, text in enumerate(vocabulary.token_bytes):
         if text is None or not text.startswith(tentative.text) or text == tentative.text:
             continue
-        if grammar is not None:
+        more = text[len(tentative.text) :]
+        if grammar is None:
+            if any(more.startswith(stop.encode()) for stop in stops):
+                continue
+        else:
             after = grammar.snapshot()
-            if not after.accept_text(text[len(tentative.text) :]):
+            if not after.accept_text(more):
                 continue
             if budget is not None and after.shortest > budget - 1:
                 continue
@@ -382,7 +394,9 @@ def summary(chunks: list[Chunk]) -> tuple[Any, ...]:
     ids = [token for chunk in chunks for token in chunk.token_ids]
     prompt = chunks[0].prompt_logprobs
     logprobs = [(one.token_id, round(one.logprob or 0.0, 3)) for c in chunks for one in c.logprobs]
-    scored = None if prompt is None else [(one.token_id, round(one.logprob or 0, 3)) for one in prompt]
+    scored = (
+        None if prompt is None else [(one.token_id, round(one.logprob or 0, 3)) for one in prompt]
+    )
     return text_of(chunks), chunks[0].prompt_ids, ids, chunks[-1].kept_ids, logprobs, scored
 
 
@@ -431,4 +445,3 @@ def test_a_wire_request_without_a_token_to_stand_on_is_refused() -> None:
     (message,) = loop.step()
     assert "tentative: 2 of a prompt of 2 tokens" in str(message.error)
     loop.close()
-
