@@ -186,9 +186,10 @@ def fill_masks(
     going: list[GrammarState] = []
     jobs: list[int] = []  # of those in `going`; see `fill_rows`
     for state, budget, place in zip(states, budgets, places, strict=True):
-        machine = (
-            state._machine if type(state) is GrammarState else None
-        )  # else its rows are its own
+        if type(state) is not GrammarState:  # its rows are its own
+            state.fill_mask(rows[place], budget)
+            continue
+        machine = state._machine
         if not isinstance(machine, NativeTokenMachine) or state._ended or state._failure:
             state.fill_mask(rows[place], budget)
             continue
@@ -201,9 +202,9 @@ def fill_masks(
         )
     done = fill_rows(jobs, rows)
     while done < len(going):
-        state, place = going[done], jobs[4 * done + 3]
-        assert isinstance(state._machine, NativeTokenMachine)
-        _fail(state, state._machine.error(), rows[place])
+        failed, place = going[done], jobs[4 * done + 3]
+        assert isinstance(failed._machine, NativeTokenMachine)
+        _fail(failed, failed._machine.error(), rows[place])
         going, jobs = going[done + 1 :], jobs[4 * (done + 1) :]
         done = fill_rows(jobs, rows)
 

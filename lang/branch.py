@@ -104,11 +104,11 @@ class Branch:
         params = sampling.params(node.constraint, (*node.added_stop, *info.template_stop))
         logprobs = sampling.logprobs()
         check_generate(info, params, logprobs)
+        heal = check_heal(info, sampling.heal)
         check_place(info, self.open_role, has_text=self._has_text)
         self._has_text = True
         path = (*self.executor.path, self._next_ordinal())
         variable = hidden or self.declare(node.name, logprobs)
-        heal = check_heal(info, sampling.heal)
         self.executor.submit(Generate(variable, params, logprobs, path, node.location, heal))
 
     def _reason(self, item: object, node: Reasoning) -> None:

@@ -103,7 +103,9 @@ def test_programs_are_healed_unless_they_say_otherwise(engine: "sw.Engine") -> N
 
     def texts(heal_here: bool | None, **options: Any) -> list[str]:
         state = capital.run(heal_here=heal_here, backend=engine, **options)
-        assert state.text().startswith("The capital of France is Par" + state["city"] + " It is a b")
+        assert state.text().startswith(
+            "The capital of France is Par" + state["city"] + " It is a b"
+        )
         return [state["city"], state["more"]]
 
     healed, plain = texts(None), texts(False)
