@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from .async_state import AsyncProgramState
+    from .lint.findings import Finding
     from .trace.graph import Graph
 
     R = TypeVar("R", default=Any, covariant=True)  # `Program` alone says nothing of it
@@ -197,6 +198,13 @@ class Program(Generic[R]):
         from .trace.tracing import traced  # reads source, which running a program never does
 
         return traced(self.func, args, {**kwargs, **self._parameters.bound})
+
+    def check(self, *, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> "list[Finding]":
+        """What `sapwood lint` finds in this program; nothing of it runs. `select`: only these
+        rules, by code or name; `ignore`: all but these (docs/lint.md lists them)."""
+        from .lint.checker import Check
+
+        return Check.of(select, ignore).program(self.func)
 
 
 @overload

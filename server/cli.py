@@ -20,6 +20,7 @@ from .version import VERSION
 COMMANDS: Final = {
     "serve": "serve a model over HTTP (OpenAI's API and the native one)",
     "run": "run a program: sapwood run FILE.py:function --arg value",
+    "lint": "check programs before they run: sapwood lint FILE.py",
     "chat": "talk to a model in the terminal",
     "replay": "repeat a recording with no model, or ask an engine again",
     "pull": "fetch a model's weights",

@@ -266,6 +266,8 @@ def _folded(owner: Known, name: str, arguments: Arguments) -> Value | None:
     known = [plain(value) for value in values]
     if None in known or arguments.named or not isinstance(owner.value, str | dict):
         return None
+    if unordered(*values):  # in this process only
+        return None
     try:
         made = getattr(owner.value, name)(*(one.value for one in known if one is not None))
     except Exception:  # the run will raise it

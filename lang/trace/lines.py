@@ -106,11 +106,14 @@ class Lines:
         turns = [at for at, frame in enumerate(self._frames) if line in frame.own]
         if not turns:
             return False
-        said = [v for f in self._frames[turns[-1] :] for v in g.walk(tuple(f.blocks.get(line, ())))]
-        asked = [v for v in said if isinstance(v, g.Generate | g.Choose)]
-        if name is None:
-            return bool(asked)
-        return any(vertex.name is not None and vertex.name.may_be(name) for vertex in asked)
+        waits = False
+        for frame in self._frames[turns[-1] :]:
+            for vertex in g.walk(tuple(frame.blocks.get(line, ()))):
+                if isinstance(vertex, g.Generate | g.Choose) and _are_same(vertex.name, name):
+                    waits = True
+                elif isinstance(vertex, g.Read) and _are_same(vertex.name, name):
+                    waits = False  # that one has waited
+        return waits
 
     def settled(self) -> g.Block:
         """The program's block, forks filled in, roles closed. Ends the reading."""
@@ -137,6 +140,11 @@ class Lines:
                 return replace(vertex, name=self._groups[group].name)
             case _:
                 return vertex
+
+
+def _are_same(one: g.VarName | None, other: g.VarName | None) -> bool:
+    """None: everything."""
+    return one is None or other is None or one.may_be(other)
 
 
 def _closed_roles(block: g.Block) -> g.Block:
