@@ -30,14 +30,19 @@ class Meter:
         self.limits = limits
         self.states = 0
         self._deadline = time.monotonic() + limits.seconds
+        self._due = 0  # at so many states it looks again
 
     def add(self, states: int = 1) -> None:
         self.states += states
-        if self.states > self.limits.states:
-            raise LimitExceeded(f"it needs more than {self.limits.states} states")
-        if not self.states & 127:
-            self.check_time()
+        if self.states >= self._due:
+            self._check()
 
     def check_time(self) -> None:
         if time.monotonic() > self._deadline:
             raise LimitExceeded(f"it took longer than {self.limits.seconds:g} s")
+
+    def _check(self) -> None:
+        if self.states > self.limits.states:
+            raise LimitExceeded(f"it needs more than {self.limits.states} states")
+        self._due = min(self.states + 128, self.limits.states + 1)
+        self.check_time()

@@ -1,6 +1,5 @@
 """The states of arrays: items by their place, how many, and how many of a kind."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LimitExceeded, Unsupported
@@ -137,7 +136,7 @@ def _one_by_one(
         raise Unsupported(f"{_where(case.contains[0])}: it is not supported beside others")
     (wanted,) = case.contains
     builder, spacing = emitter.builder, emitter.spacing
-    none = replace(case, contains=())
+    none = case._replace(contains=())
     states = []
     # The first item that fits is at one place of the prefix, or after it.
     for place in range(len(terms)):

@@ -6,8 +6,7 @@ other keywords mean is in `keywords`. Alternatives may overlap, for the machine 
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import GrammarError, LimitExceeded
@@ -59,7 +58,7 @@ class Cases:
         """Raises Unsupported or GrammarError, with a JSON pointer."""
         if wanted == NOTHING:
             return []
-        cases = self.together([self.literal(literal, apart=False) for literal in _ordered(wanted)])
+        cases = self.together([self.literal(each, apart=False) for each in _ordered(wanted)])
         return [case for each in cases if (case := self._settled(each, wanted)) is not None]
 
     def _settled(self, case: Case, wanted: Term) -> Case | None:
@@ -67,27 +66,31 @@ class Cases:
         if case.values is None:
             return case
         values = tuple(v for v in case.values if self._evaluator.fits(v.value, wanted))
-        return replace(case, values=values) if values else None
+        return case._replace(values=values) if values else None
 
     # Conjunction and disjunction
 
     def together(self, parts: Iterable[Alternatives]) -> Alternatives:
         """The alternatives in which one of each part holds."""
-        cases = [Case()]
+        cases = [FREE]
         for alternatives in parts:
             if len(alternatives) == 1 and alternatives[0] is FREE:
                 continue
-            together = [
-                case
-                for a in cases
-                for b in alternatives
-                if (case := self._pruned(conjunction(a, b))) is not None
-            ]
+            is_first = len(cases) == 1 and cases[0] is FREE
+            together = alternatives if is_first else self._products(cases, alternatives)
             cases = list(dict.fromkeys(together)) if len(together) > 1 else together
             if len(cases) > _MOST_CASES:
                 raise LimitExceeded(f"its keywords make more than {_MOST_CASES} alternatives")
             self._check_time()
         return cases
+
+    def _products(self, left: Alternatives, right: Alternatives) -> Alternatives:
+        return [
+            case
+            for a in left
+            for b in right
+            if (case := self._pruned(conjunction(a, b))) is not None
+        ]
 
     def _pruned(self, case: Case | None) -> Case | None:
         """Without objects where a required property can plainly have no value: so that a chain of
@@ -101,7 +104,7 @@ class Cases:
             ]
             if len(wanted) > 1 and self._has_no_value(both(wanted)):
                 types = case.types - {OBJECT}
-                return replace(case, types=types) if types else None
+                return case._replace(types=types) if types else None
         return case
 
     def _has_no_value(self, wanted: Term) -> bool:
@@ -109,7 +112,7 @@ class Cases:
             return True
         for place, is_wanted in wanted:
             schema = place.schema
-            if not is_wanted or not isinstance(schema, Mapping) or "$ref" in schema:
+            if not is_wanted or not isinstance(schema, dict) or "$ref" in schema:
                 continue
             values = [schema["const"]] if "const" in schema else schema.get("enum")
             if isinstance(values, list):
@@ -125,7 +128,7 @@ class Cases:
         have evaluated matters.
         """
         place, wanted = literal
-        if not isinstance(place.schema, Mapping):
+        if not isinstance(place.schema, dict):
             if not isinstance(place.schema, bool):
                 raise GrammarError(
                     f"{place.pointer}: a schema is an object or a bool, not {brief(place.schema)}"
@@ -145,7 +148,7 @@ class Cases:
 
     def _keywords(self, place: Place) -> Iterator[tuple[str, Rule]]:
         schema = place.schema
-        assert isinstance(schema, Mapping)
+        assert isinstance(schema, dict)
         if "$ref" in schema and self.document.ref_stands_alone:
             yield "$ref", RULES["$ref"]
             return
@@ -153,16 +156,19 @@ class Cases:
             rule = RULES.get(keyword)
             if rule is not None:
                 yield keyword, rule
-            elif keyword not in ANNOTATIONS | KEYWORDS and keyword.lower() in _LOWER:
+            elif keyword not in _KNOWN and keyword.lower() in _LOWER:
                 place.refuse(keyword, f"this is no keyword; is {_LOWER[keyword.lower()]!r} meant?")
 
     def _wanted(self, place: Place, apart: bool) -> Alternatives:
         schema = place.schema
-        assert isinstance(schema, Mapping)
+        assert isinstance(schema, dict)
         apart = apart or "unevaluatedProperties" in schema or "unevaluatedItems" in schema
         parts = []
+        found = list(self._keywords(place))
         # What makes alternatives comes last, one after the other: most of them then end at once.
-        for keyword, rule in sorted(self._keywords(place), key=lambda k: k[0] in _IN_PLACE):
+        if not schema.keys().isdisjoint(_IN_PLACE):
+            found.sort(key=lambda each: each[0] in _IN_PLACE)
+        for keyword, rule in found:
             if keyword == "anyOf" and apart:
                 parts.append(self._any_apart(place, schema[keyword]))
             elif keyword == "allOf":
@@ -181,7 +187,7 @@ class Cases:
 
     def _unwanted(self, place: Place) -> Alternatives:
         schema = place.schema
-        assert isinstance(schema, Mapping)
+        assert isinstance(schema, dict)
         for keyword in ("unevaluatedProperties", "unevaluatedItems"):
             if keyword in schema:
                 place.refuse(keyword, "it is not supported where its schema must not hold")
@@ -218,7 +224,7 @@ class Cases:
             return self.literal(Literal(each, wanted), apart=wanted)
 
         schema = place.schema
-        assert isinstance(schema, Mapping)
+        assert isinstance(schema, dict)
         if keyword == "not":
             return self._not(place, schema[keyword], True)
         if keyword != "if":
@@ -240,7 +246,7 @@ class Cases:
         named = {name: ANYTHING for layer in layers for name, _ in layer.named}
         patterns = {text: ANYTHING for layer in layers for text, _ in layer.patterns}
         closing = Properties(tuple(named.items()), tuple(patterns.items()), rest, explicit=True)
-        return replace(case, properties=(*case.properties, closing))
+        return case._replace(properties=(*case.properties, closing))
 
     def _closed_array(self, case: Case, place: Place) -> Case:
         if case.contains:
@@ -250,7 +256,7 @@ class Cases:
             return case
         known = max((len(layer.prefix) for layer in layers), default=0)
         rest = term(self.below(place, "unevaluatedItems"))
-        return replace(case, items=(*case.items, Items((ANYTHING,) * known, rest)))
+        return case._replace(items=(*case.items, Items((ANYTHING,) * known, rest)))
 
     # Keywords: schemas made of schemas
 
@@ -304,13 +310,13 @@ class Cases:
         """Types, the values of required properties, and the values that it allows (None: any)."""
         schema = place.schema
         for _ in range(8):
-            if not isinstance(schema, Mapping) or "$ref" not in schema:
+            if not isinstance(schema, dict) or "$ref" not in schema:
                 break
             if len(schema) > 1 and not self.document.ref_stands_alone:
                 break
             place = self.document.resolve(place, "$ref")
             schema = place.schema
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             return TYPES, {}, None
         types = TYPES
         if "type" in schema:
@@ -318,10 +324,10 @@ class Cases:
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         tags: dict[str, list[object]] = {}
         properties, required = schema.get("properties"), schema.get("required")
-        if isinstance(properties, Mapping) and isinstance(required, list):
+        if isinstance(properties, dict) and isinstance(required, list):
             for name in required:
                 inner = properties.get(name) if isinstance(name, str) else None
-                if isinstance(inner, Mapping):
+                if isinstance(inner, dict):
                     tag = [inner["const"]] if "const" in inner else inner.get("enum")
                     if isinstance(tag, list):
                         tags[name] = tag
@@ -333,7 +339,7 @@ class Cases:
 
     def _if(self, place: Place, value: object, wanted: bool) -> Alternatives:
         schema = place.schema
-        assert isinstance(schema, Mapping)
+        assert isinstance(schema, dict)
         condition = self.below(place, "if")
         out: Alternatives = []
         for keyword, holds in (("then", True), ("else", False)):
@@ -351,16 +357,17 @@ class Cases:
 
 def _ordered(wanted: Term) -> list[Literal]:
     """By place: the order of what is generated does not depend on hashes."""
+    if len(wanted) == 1:
+        return list(wanted)
     return sorted(wanted, key=lambda literal: (literal.place.number, literal.wanted))
 
 
 def _unevaluating(cases: Alternatives) -> Alternatives:
     """What is known because a schema does not hold counts as evaluated by nobody."""
     return [
-        replace(
-            case,
-            properties=tuple(replace(p, evaluates=False) for p in case.properties),
-            items=tuple(replace(i, evaluates=False) for i in case.items),
+        case._replace(
+            properties=tuple(p._replace(evaluates=False) for p in case.properties),
+            items=tuple(i._replace(evaluates=False) for i in case.items),
         )
         if case.properties or case.items
         else case
@@ -405,4 +412,5 @@ KEYWORDS: Final = frozenset(RULES) | {
     "maxContains",
 }
 """The keywords that are honoured."""
+_KNOWN: Final = ANNOTATIONS | KEYWORDS
 _LOWER: Final = {keyword.lower(): keyword for keyword in KEYWORDS}

@@ -5,7 +5,6 @@ A `Case` is one alternative: everything it says holds at once. What it says abou
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -75,8 +74,7 @@ class Matching(NamedTuple):
     pointer: str
 
 
-@dataclass(frozen=True)
-class Items:
+class Items(NamedTuple):
     """What one schema says of an array's items. explicit: items after the prefix are spoken of;
     evaluates: for `unevaluatedItems`, whether they count as spoken of at all."""
 
@@ -86,8 +84,7 @@ class Items:
     evaluates: bool = True
 
 
-@dataclass(frozen=True)
-class Contains:
+class Contains(NamedTuple):
     """From `low` to `high` items fit `item`."""
 
     item: Term
@@ -95,8 +92,7 @@ class Contains:
     high: int | None
 
 
-@dataclass(frozen=True)
-class Properties:
+class Properties(NamedTuple):
     """What one schema says of an object's values by their keys: of `named`, of those in which a
     pattern is found, and of the rest. explicit: the rest is spoken of; evaluates: for
     `unevaluatedProperties`, whether any of them count as spoken of."""
@@ -108,8 +104,7 @@ class Properties:
     evaluates: bool = True
 
 
-@dataclass(frozen=True)
-class Some:
+class Some(NamedTuple):
     """Some property is the rest of `beside`, or its key holds `pattern`, and its value fits."""
 
     beside: Properties
@@ -143,8 +138,7 @@ def _key(value: object) -> object:
     return value
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One alternative. values: the value is one of these (None: any); others: it is none of these,
     which are scalars."""
 
@@ -166,10 +160,9 @@ class Case:
     needs: tuple[tuple[str, str], ...] = ()
     keys: Term = ANYTHING
     some: tuple[Some, ...] = ()
-    literals: Term = field(default=ANYTHING, compare=False)
 
     def only(self, *types: str) -> "Case":
-        return replace(self, types=self.types & frozenset(types))
+        return self._replace(types=self.types & frozenset(types))
 
 
 Alternatives = list[Case]
@@ -179,6 +172,8 @@ FREE: Final = Case()
 
 def conjunction(a: Case, b: Case) -> Case | None:
     """None where it is plain that no value fits both."""
+    if a is FREE or b is FREE:
+        return b if a is FREE else a
     types = a.types & b.types
     if a.values is not None or b.values is not None:
         values = _common(a.values, b.values)
@@ -219,7 +214,6 @@ def conjunction(a: Case, b: Case) -> Case | None:
         _joined(a.needs, b.needs),
         both((a.keys, b.keys)),
         _joined(a.some, b.some),
-        a.literals | b.literals,
     )
 
 

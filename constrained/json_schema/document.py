@@ -61,15 +61,17 @@ class Document:
 
     def below(self, place: Place, *path: str | int) -> Place:
         """The subschema at `path` from a place."""
-        node, pointer = place.schema, place.pointer
+        node = place.schema
         for part in path:
             node = node[part]  # type: ignore[index]
-            pointer = f"{pointer}/{escape(str(part))}"
+        if (known := self._places.get(id(node))) is not None:
+            return known
+        pointer = "/".join([place.pointer, *(escape(str(part)) for part in path)])
         return self._make(node, pointer, _identifier(node, place.base))
 
     def resolve(self, place: Place, keyword: str) -> Place:
         """What the reference under `keyword` leads to."""
-        assert isinstance(place.schema, Mapping)
+        assert isinstance(place.schema, dict)
         reference = place.schema[keyword]
         if not isinstance(reference, str):
             place.wrong(keyword, f"{brief(reference)} is not a reference")
@@ -146,19 +148,21 @@ class Document:
                 self._anchors.setdefault((base, identifier[1:]), (node, pointer))
 
     def _make(self, schema: object, pointer: str, base: str) -> Place:
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             # True, False and what is no schema at all: nothing to tell apart but the value.
             return Place(schema, pointer, base, -1 if schema is True else -2)
         place = self._places.get(id(schema))
         if place is None:
-            known = {key: schema[key] for key in schema if _SINCE.get(key, 0) <= self.draft}
+            known = schema
+            if self.draft < _LATEST:
+                known = {key: schema[key] for key in schema if _SINCE.get(key, 0) <= self.draft}
             place = self._places[id(schema)] = Place(known, pointer, base, len(self._places))
         return place
 
 
 def _identifier(node: object, base: str) -> str:
     identifier = None
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         identifier = node.get("$id") or node.get("id")
     if not isinstance(identifier, str) or identifier.startswith("#"):
         return base
@@ -183,7 +187,7 @@ def _subschemas(
     stack = [(node, pointer, base)]
     while stack:
         node, pointer, base = stack.pop()
-        if isinstance(node, Mapping):
+        if isinstance(node, dict):
             base = _identifier(node, base)
             yield node, pointer, base
             stack += [
@@ -196,7 +200,7 @@ def _subschemas(
 
 
 def _draft(root: object) -> int:
-    says = root.get("$schema") if isinstance(root, Mapping) else None
+    says = root.get("$schema") if isinstance(root, dict) else None
     if isinstance(says, str):
         for name, draft in _DRAFTS.items():
             if name in says:

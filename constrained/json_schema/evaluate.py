@@ -1,9 +1,9 @@
 """Whether one given value fits a schema: for `enum`, `const` and the keys that `propertyNames`
 allows. Knows no machine; `format` is judged by the caller's function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from ..errors import GrammarError
 from .constraints import Given, Term
@@ -18,6 +18,7 @@ class Evaluator:
     def __init__(self, document: Document, matches: Callable[[str, str, str], bool]) -> None:
         self._document = document
         self.matches = matches
+        self._given: dict[Place, frozenset[Given]] = {}  # what `enum` and `const` leave
 
     def fits(self, value: object, term: Term) -> bool:
         for place, wanted in term:
@@ -31,28 +32,19 @@ class Evaluator:
 
     def _holds(self, value: Any, place: Place) -> bool:
         schema = place.schema
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             return schema is True
-        below = self._document.below
         for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
             if keyword in schema:
                 if not self._holds(value, self._document.resolve(place, keyword)):
                     return False
                 if self._document.ref_stands_alone:
                     return True
-        checks: dict[str, Callable[[Any], bool]] = {
-            "type": lambda s: any(_is_type(value, t) for t in (s if isinstance(s, list) else [s])),
-            "enum": lambda s: Given(value) in map(Given, s),
-            "const": lambda s: Given(value) == Given(s),
-            "not": lambda s: not self._holds(value, below(place, "not")),
-            "allOf": lambda s: all(self._branches(value, place, "allOf")),
-            "anyOf": lambda s: any(self._branches(value, place, "anyOf")),
-            "oneOf": lambda s: sum(self._branches(value, place, "oneOf")) == 1,
-            "if": lambda s: self._conditional(value, place),
-        }
-        if not all(
-            check(schema[keyword]) for keyword, check in checks.items() if keyword in schema
-        ):
+        if "type" in schema and not _has_type(value, schema["type"]):
+            return False
+        if ("enum" in schema or "const" in schema) and not self._is_given(value, place, schema):
+            return False
+        if not schema.keys().isdisjoint(_OF_SCHEMAS) and not self._combined(value, place, schema):
             return False
         if isinstance(value, str):
             return self._string(value, schema)
@@ -64,20 +56,40 @@ class Evaluator:
             return _number(Decimal(repr(value)), schema)
         return True
 
+    def _is_given(self, value: object, place: Place, schema: dict[str, Any]) -> bool:
+        known = self._given.get(place)
+        if known is None:
+            lists = [schema["enum"]] if "enum" in schema else []
+            lists += [[schema["const"]]] if "const" in schema else []
+            sets = (frozenset(map(Given, values)) for values in lists)
+            known = self._given[place] = frozenset.intersection(*sets)
+        return Given(value) in known
+
+    def _combined(self, value: object, place: Place, schema: dict[str, Any]) -> bool:
+        """What schemas made of schemas say."""
+        if "not" in schema and self._holds(value, self._document.below(place, "not")):
+            return False
+        return (
+            ("allOf" not in schema or all(self._branches(value, place, "allOf")))
+            and ("anyOf" not in schema or any(self._branches(value, place, "anyOf")))
+            and ("oneOf" not in schema or sum(self._branches(value, place, "oneOf")) == 1)
+            and ("if" not in schema or self._conditional(value, place))
+        )
+
     def _branches(self, value: object, place: Place, keyword: str) -> list[bool]:
-        assert isinstance(place.schema, Mapping)
+        assert isinstance(place.schema, dict)
         count = len(place.schema[keyword])
         return [self._holds(value, self._document.below(place, keyword, i)) for i in range(count)]
 
     def _conditional(self, value: object, place: Place) -> bool:
-        assert isinstance(place.schema, Mapping)
+        assert isinstance(place.schema, dict)
         holds = self._holds(value, self._document.below(place, "if"))
         keyword = "then" if holds else "else"
         return keyword not in place.schema or self._holds(
             value, self._document.below(place, keyword)
         )
 
-    def _string(self, value: str, schema: Mapping[str, Any]) -> bool:
+    def _string(self, value: str, schema: dict[str, Any]) -> bool:
         return (
             schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
             and ("pattern" not in schema or self.matches("pattern", schema["pattern"], value))
@@ -87,7 +99,7 @@ class Evaluator:
             )
         )
 
-    def _array(self, value: list[object], place: Place, schema: Mapping[str, Any]) -> bool:
+    def _array(self, value: list[object], place: Place, schema: dict[str, Any]) -> bool:
         if "unevaluatedItems" in schema:
             place.refuse("unevaluatedItems", "it is not supported beside given values")
         below = self._document.below
@@ -110,7 +122,7 @@ class Evaluator:
             return False
         return bool(schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)))
 
-    def _object(self, value: dict[str, object], place: Place, schema: Mapping[str, Any]) -> bool:
+    def _object(self, value: dict[str, object], place: Place, schema: dict[str, Any]) -> bool:
         if "unevaluatedProperties" in schema:
             place.refuse("unevaluatedProperties", "it is not supported beside given values")
         below = self._document.below
@@ -149,6 +161,14 @@ class Evaluator:
         return True
 
 
+_OF_SCHEMAS: Final = ("not", "allOf", "anyOf", "oneOf", "if")
+
+
+def _has_type(value: object, declared: object) -> bool:
+    names = declared if isinstance(declared, list) else [declared]
+    return any(_is_type(value, name) for name in names)
+
+
 def _is_type(value: object, name: object) -> bool:
     if isinstance(value, bool):
         return name == "boolean"
@@ -163,7 +183,7 @@ def _is_type(value: object, name: object) -> bool:
     }.get(type(value))
 
 
-def _number(value: Decimal, schema: Mapping[str, Any]) -> bool:
+def _number(value: Decimal, schema: dict[str, Any]) -> bool:
     def limit(keyword: str) -> Decimal | None:
         given = schema.get(keyword)
         is_number = isinstance(given, int | float) and not isinstance(given, bool)

@@ -4,8 +4,7 @@ Where a keyword is *not* wanted it means a union: one alternative for each way t
 """
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -110,7 +109,7 @@ def _values(
 
 def _bound(cases: "Cases", place: Place, value: object, wanted: bool, keyword: str) -> Alternatives:
     schema = place.schema
-    assert isinstance(schema, Mapping)
+    assert isinstance(schema, dict)
     is_low = "inimum" in keyword
     is_exclusive = keyword.startswith("exclusive")
     if isinstance(value, bool) and is_exclusive:  # draft 4: it changes its neighbour
@@ -165,7 +164,7 @@ def _format(cases: "Cases", place: Place, value: object, wanted: bool) -> Altern
 
 def _items(cases: "Cases", place: Place, value: object, wanted: bool) -> Alternatives:
     schema = place.schema
-    assert isinstance(schema, Mapping)
+    assert isinstance(schema, dict)
     if isinstance(value, list):
         prefix = _terms(cases, place, "items", len(value), wanted)
         rest, has_rest = ANYTHING, "additionalItems" in schema
@@ -182,7 +181,7 @@ def _items(cases: "Cases", place: Place, value: object, wanted: bool) -> Alterna
 
 def _prefix_items(cases: "Cases", place: Place, value: object, wanted: bool) -> Alternatives:
     schema = place.schema
-    assert isinstance(schema, Mapping)
+    assert isinstance(schema, dict)
     if "items" in schema and not isinstance(schema["items"], list):
         return [FREE] if wanted else []  # `items` has spoken of them
     given = expect(value, list, f"{place.pointer}/prefixItems")
@@ -197,8 +196,7 @@ def _broken_items(
 ) -> Alternatives:
     arrays = Case().only(ARRAY)
     out = [
-        replace(
-            arrays,
+        arrays._replace(
             items=(Items((ANYTHING,) * i + (broken,), ANYTHING, explicit=False),),
             num_items=(i + 1, None),
         )
@@ -206,9 +204,9 @@ def _broken_items(
     ]
     if rest is not None and rest != NOTHING:
         if not prefix:
-            out.append(replace(arrays, contains=(Contains(rest, 1, None),)))
+            out.append(arrays._replace(contains=(Contains(rest, 1, None),)))
         elif rest == ANYTHING:  # `false`: any further item breaks it
-            out.append(replace(arrays, num_items=(len(prefix) + 1, None)))
+            out.append(arrays._replace(num_items=(len(prefix) + 1, None)))
         else:
             place.refuse("items", "after a prefix it is not supported where it must not hold")
     return out
@@ -231,7 +229,7 @@ def _num_items(
 
 def _contains(cases: "Cases", place: Place, value: object, wanted: bool) -> Alternatives:
     schema = place.schema
-    assert isinstance(schema, Mapping)
+    assert isinstance(schema, dict)
     low = count(schema.get("minContains", 1), f"{place.pointer}/minContains")
     high = schema.get("maxContains")
     high = None if high is None else count(high, f"{place.pointer}/maxContains")
@@ -245,9 +243,9 @@ def _contains(cases: "Cases", place: Place, value: object, wanted: bool) -> Alte
     arrays = Case().only(ARRAY)
     out = []
     if low:
-        out.append(replace(arrays, contains=(Contains(item, 0, low - 1),)))
+        out.append(arrays._replace(contains=(Contains(item, 0, low - 1),)))
     if high is not None:
-        out.append(replace(arrays, contains=(Contains(item, high + 1, None),)))
+        out.append(arrays._replace(contains=(Contains(item, high + 1, None),)))
     return out
 
 
@@ -264,7 +262,7 @@ def _unique(cases: "Cases", place: Place, value: object, wanted: bool) -> Altern
 
 def _layer(cases: "Cases", place: Place, wanted: bool) -> Properties:
     schema = place.schema
-    assert isinstance(schema, Mapping)
+    assert isinstance(schema, dict)
     at = place.pointer
 
     def terms(keyword: str) -> tuple[tuple[str, Term], ...]:
@@ -283,7 +281,7 @@ def _properties(
 ) -> Alternatives:
     """The three keywords together, at the first of them that stands there."""
     schema = place.schema
-    assert isinstance(schema, Mapping)
+    assert isinstance(schema, dict)
     if keyword != next(k for k in schema if k in _LAYER):
         return [FREE] if wanted else []
     layer = _layer(cases, place, wanted)
@@ -291,8 +289,7 @@ def _properties(
         return [Case(properties=(layer,))]
     objects = Case().only(OBJECT)
     out = [
-        replace(
-            objects,
+        objects._replace(
             properties=(Properties(((name, broken),)),),
             required=(name,),
         )
@@ -302,7 +299,7 @@ def _properties(
     some = [Some(layer, text, broken) for text, broken in layer.patterns if broken != NOTHING]
     if layer.explicit and layer.rest != NOTHING:
         some.append(Some(layer, None, layer.rest))
-    return out + [replace(objects, some=(each,)) for each in some]
+    return out + [objects._replace(some=(each,)) for each in some]
 
 
 def _required(cases: "Cases", place: Place, value: object, wanted: bool) -> Alternatives:
@@ -312,7 +309,7 @@ def _required(cases: "Cases", place: Place, value: object, wanted: bool) -> Alte
     if wanted:
         return [Case(required=names)]
     objects = Case().only(OBJECT)
-    return [replace(objects, properties=(_without(name),)) for name in names]
+    return [objects._replace(properties=(_without(name),)) for name in names]
 
 
 def _num_properties(
@@ -371,7 +368,7 @@ def _needing(name: str, names: tuple[str, ...], wanted: bool) -> Alternatives:
     if wanted:
         return [Case(needs=tuple((name, other) for other in names if other != name))]
     present = Case(required=(name,)).only(OBJECT)
-    return [replace(present, properties=(_without(other),)) for other in names]
+    return [present._replace(properties=(_without(other),)) for other in names]
 
 
 def _bounds(limit: int, is_low: bool, wanted: bool) -> tuple[int, int | None] | None:

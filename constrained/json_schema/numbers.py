@@ -5,11 +5,14 @@ or forbidden values is written without an exponent.
 """
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from ..errors import Unsupported
+from ..limits import CompileLimits, Meter
 from ..pushdown.builder import FINAL, Builder, Edges, Part
 from ..regexes.lower import add_regex
+from ..regexes.parse import Dialect, parse
 from .bounds import bounded_integer, bounded_number
 from .constraints import FRACTION, INTEGER, Case, Limit
 
@@ -105,7 +108,7 @@ class Numbers:
 
     def _regex(self, text: str) -> Part:
         if text not in self._rules:
-            self._rules[text] = self._builder.rule(add_regex(self._builder, text, FINAL))
+            self._rules[text] = self._builder.include(*_fragment(text))
         return Part(self._rules[text])
 
     def _multiples(self, of: Decimal) -> int:
@@ -149,6 +152,13 @@ class Numbers:
     @staticmethod
     def _digits(targets: list[int], rest: int, modulus: int) -> Edges:
         return tuple((48 + d, 48 + d, targets[(rest * 10 + d) % modulus]) for d in range(10))
+
+
+@lru_cache(maxsize=512)
+def _fragment(text: str) -> tuple[Builder, int]:
+    """The rule of a regex in a builder of its own: schemas bound numbers alike again and again."""
+    builder = Builder(Meter(CompileLimits()))
+    return builder, builder.rule(add_regex(builder, parse(text, Dialect.JSON), FINAL))
 
 
 def _spellings(value: Decimal) -> str:

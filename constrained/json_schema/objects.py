@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LimitExceeded, Unsupported
@@ -37,7 +36,7 @@ def _ways_to_break(emitter: "Emitter", case: Case) -> list[Case]:
     """A case for each choice of what `some` may be: a property that is listed, or one that is not;
     then what is left of `some` is to be one property that nobody lists."""
     known = {name: ANYTHING for some in case.some for name, _ in some.beside.named}
-    case = replace(case, properties=(*case.properties, Properties(tuple(known.items()))))
+    case = case._replace(properties=(*case.properties, Properties(tuple(known.items()))))
     names = _listed(case)
 
     def may_be(some: Some, name: str) -> bool:
@@ -58,8 +57,7 @@ def _ways_to_break(emitter: "Emitter", case: Case) -> list[Case]:
     for chosen in itertools.product(*choices):
         named = [(name, some.value) for name, some in chosen if name is not None]
         ways.append(
-            replace(
-                case,
+            case._replace(
                 properties=(*case.properties, *(Properties((each,)) for each in named)),
                 required=tuple(dict.fromkeys((*case.required, *(name for name, _ in named)))),
                 some=tuple(some for name, some in chosen if name is None),
@@ -74,6 +72,7 @@ class _Object:
         self._case = case
         self._pointer = pointer
         self._names = _listed(case)
+        self._named_terms = [dict(layer.named) for layer in case.properties]
         self._patterns = tuple(
             dict.fromkeys(
                 [text for layer in case.properties for text, _ in layer.patterns]
@@ -130,8 +129,8 @@ class _Object:
             return NOTHING
         matched = {p for p in self._patterns if self._emitter.matches(p, name)}
         terms = []
-        for layer in self._case.properties:
-            spoken = [term for key, term in layer.named if key == name]
+        for layer, named in zip(self._case.properties, self._named_terms, strict=True):
+            spoken = [named[name]] if name in named else []
             spoken += [term for text, term in layer.patterns if text in matched]
             terms += spoken or [layer.rest]
         return both(terms)

@@ -9,6 +9,7 @@ from ..pushdown.builder import FINAL, Builder
 from ..spec import Whitespace
 
 _MOST_INDENT: Final = 24
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 _BLANKS: Final[Ranges] = ((9, 9), (32, 32))
 
 
@@ -38,7 +39,7 @@ class Spacing:
         return builder.call(self._colon, then) if self._free else self._around(b":", then)
 
     def quoted(self, text: str) -> bytes:
-        return json.dumps(text, ensure_ascii=False).encode()
+        return _encode(text).encode()
 
     def spellings(self, value: object) -> list[bytes]:
         """A scalar that is no string, as it may be written."""

@@ -8,8 +8,7 @@ on to `then`; parts with the same sequel share it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..code_points import Ranges
 from ..errors import LimitExceeded
@@ -25,14 +24,12 @@ Edges = tuple[tuple[int, int, int], ...]
 """(low byte, high byte, target), disjoint within one state."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     rule: int
     then: int
 
 
-@dataclass(frozen=True)
-class Repeat:
+class Repeat(NamedTuple):
     """`rule` from `low` to `high` times (None: without end). `rule` reads at least one byte."""
 
     rule: int
@@ -41,8 +38,7 @@ class Repeat:
     then: int
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A text that `rule` reads; `negated`: a text that it does not read. Rules of parts are
     regular: none calls itself, directly or not."""
 
@@ -50,16 +46,14 @@ class Part:
     negated: bool = False
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """A text that all `parts` agree on, then `then`. At least one part is not negated."""
 
     parts: tuple[Part, ...]
     then: int
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One kind of item. `once`: at most one of them; `counter`: the counter that it raises, or -1
     (not for one that comes `once`)."""
 
@@ -68,8 +62,7 @@ class Member:
     counter: int = -1
 
 
-@dataclass(frozen=True)
-class Collection:
+class Collection(NamedTuple):
     """Items of several kinds with `comma` (a rule) between them, in any order or as listed.
 
     ordered: members come in their order, those that do not come `once` as often as they like;
@@ -89,8 +82,7 @@ class Collection:
     counters: tuple[tuple[int, int | None], ...] = ()
 
 
-@dataclass(frozen=True)
-class Unique:
+class Unique(NamedTuple):
     """From `low` to `high` texts that `item` reads, `comma` (a rule) between them, no two of them
     equal. `item` is regular, as the rules of a product's parts are."""
 
@@ -107,14 +99,15 @@ Operation = Call | Repeat | Product | Collection | Unique
 class Builder:
     """States and rules are numbers; written only by the compilation that owns it.
 
-    edges[s]: what state s reads; jumps[s]: targets of its empty steps; operations[s]: its call, if
-    it has one (then it has neither of the others); starts[r]: where rule r begins.
+    edges[s]: what state s reads; jumps[s]: targets of its empty steps, if it has any;
+    operations[s]: its call, if it has one (then it has neither of the others); starts[r]: where
+    rule r begins.
     """
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.edges: list[Edges] = []
-        self.jumps: list[tuple[int, ...]] = []
+        self.jumps: dict[int, tuple[int, ...]] = {}
         self.operations: dict[int, Operation] = {}
         self.starts: list[int] = []
         self._characters: dict[tuple[Ranges, int], int] = {}
@@ -125,29 +118,35 @@ class Builder:
 
     def state(self, edges: Edges = (), jumps: tuple[int, ...] = ()) -> int:
         self.meter.add()
+        number = len(self.edges)
         self.edges.append(edges)
-        self.jumps.append(jumps)
-        return len(self.edges) - 1
+        if jumps:
+            self.jumps[number] = jumps
+        return number
 
     def nothing(self) -> int:
         """A state from which nothing is accepted."""
         return self.state()
 
     def text(self, text: bytes, then: int) -> int:
+        if not text:
+            return then
         self.meter.add(len(text))
-        for number, byte in enumerate(reversed(text), start=len(self.edges)):
-            self.edges.append(((byte, byte, then),))
-            then = number
-        self.jumps += [()] * len(text)
-        return then
+        first = len(self.edges)
+        targets = (then, *range(first, first + len(text) - 1))
+        self.edges += [((b, b, to),) for b, to in zip(reversed(text), targets, strict=True)]
+        return len(self.edges) - 1
 
     def character(self, ranges: Ranges, then: int) -> int:
         """One character of a set, in UTF-8; the empty set gives a state like `nothing`."""
         key = (ranges, then)
         if key not in self._characters:
+            if not ranges or ranges[-1][1] < 0x80:  # as they are, with no need of UTF-8
+                self._characters[key] = self.state(tuple([(lo, hi, then) for lo, hi in ranges]))
+                return self._characters[key]
             made: list[int] = []
-            for node in byte_dag(ranges) if ranges else ((),):
-                edges = tuple((lo, hi, then if c == DONE else made[c]) for lo, hi, c in node)
+            for node in byte_dag(ranges):
+                edges = tuple([(lo, hi, then if c == DONE else made[c]) for lo, hi, c in node])
                 made.append(self.state(edges))
             self._characters[key] = made[-1]
         return self._characters[key]
@@ -166,34 +165,35 @@ class Builder:
 
     def one_of(self, texts: Iterable[bytes], then: int) -> int:
         """One of many texts, by a trie: deterministic, and linear in their total length."""
-        # The nodes from the root to the latest text, each as its edges and whether a text ends
-        # there; a node becomes a state when no further text goes through it.
-        path: list[list[tuple[int, int, int]]] = [[]]
-        ends = [False]
-        latest = b""
-
-        def close(depth: int) -> None:
-            while len(path) > depth + 1:
-                state = self._node(path.pop(), ends.pop(), then)
-                byte = latest[len(path) - 1]
-                path[-1].append((byte, byte, state))
-
-        for text in sorted(set(texts)):
-            shared = 0
-            while shared < len(latest) and text[shared] == latest[shared]:
-                shared += 1
-            close(shared)
-            path += [[] for _ in range(len(text) - shared)]
-            ends += [False] * (len(text) - shared)
-            ends[-1] = True
-            latest = text
-        close(0)
-        return self._node(path[0], ends[0], then)
-
-    def _node(self, edges: list[tuple[int, int, int]], ends: bool, then: int) -> int:
-        if ends and not edges:
+        words = sorted(set(texts))
+        if words == [b""]:
             return then
+        # The nodes with several ways on, from the root to the latest text: each its depth, its
+        # edges and whether a text ends there. One becomes a state when no text will go through it.
+        path: list[tuple[int, list[tuple[int, int, int]], bool]] = []
+        for word, following in zip(words, [*words[1:], b""], strict=True):
+            shared = _shared(word, following)
+            if shared == len(word):
+                path.append((shared, [], True))
+                continue
+            state, at = then, len(word)
+            while path and path[-1][0] > shared:
+                depth, edges, ends = path.pop()
+                state = self._branch(word[depth:at], state, edges, then, ends=ends)
+                at = depth
+            if not path or path[-1][0] < shared:
+                path.append((shared, [], False))
+            edges = path[-1][1]
+            edges.append((word[shared], word[shared], self.text(word[shared + 1 : at], state)))
+        (_, edges, ends) = path[0] if path else (0, [], False)
         return self.state(tuple(edges), (then,) if ends else ())
+
+    def _branch(
+        self, way: bytes, to: int, edges: list[tuple[int, int, int]], then: int, *, ends: bool
+    ) -> int:
+        """The state of a node, with one last way on."""
+        last = (way[0], way[0], self.text(way[1:], to))
+        return self.state((*edges, last), (then,) if ends else ())
 
     # Operations
 
@@ -256,23 +256,32 @@ class Builder:
             tuple([(low, high, to + shift if to else FINAL) for low, high, to in edges])
             for edges in other.edges[1:]
         ]
-        self.jumps += [tuple(map(moved, jumps)) for jumps in other.jumps[1:]]
+        for state, jumps in other.jumps.items():
+            self.jumps[state + shift] = tuple(map(moved, jumps))
         self.starts += map(moved, other.starts)
         for state, operation in other.operations.items():
             self.operations[moved(state)] = _moved(operation, moved, rules)
         return rule + rules
 
 
+def _shared(a: bytes, b: bytes) -> int:
+    """How many bytes two texts begin with alike."""
+    at, most = 0, min(len(a), len(b))
+    while at < most and a[at] == b[at]:
+        at += 1
+    return at
+
+
 def _moved(operation: Operation, moved: Callable[[int], int], rules: int) -> Operation:
     then = moved(operation.then)
     match operation:
         case Call(rule) | Repeat(rule):
-            return replace(operation, rule=rule + rules, then=then)
+            return operation._replace(rule=rule + rules, then=then)
         case Product(parts):
-            parts = tuple(replace(part, rule=part.rule + rules) for part in parts)
-            return replace(operation, parts=parts, then=then)
+            parts = tuple(part._replace(rule=part.rule + rules) for part in parts)
+            return operation._replace(parts=parts, then=then)
         case Unique(item, comma):
-            return replace(operation, item=item + rules, comma=comma + rules, then=then)
+            return operation._replace(item=item + rules, comma=comma + rules, then=then)
         case Collection(members, comma):
-            members = tuple(replace(member, rule=member.rule + rules) for member in members)
-            return replace(operation, members=members, comma=comma + rules, then=then)
+            members = tuple(member._replace(rule=member.rule + rules) for member in members)
+            return operation._replace(members=members, comma=comma + rules, then=then)

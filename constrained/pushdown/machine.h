@@ -734,13 +734,18 @@ class Machine {
   // Where every state's end can be reached by bytes that are tokens, only these count from now on: then
   // no more bytes than `shortest` says, and so no more tokens, are needed.
   void prefer_spelled() {
-    std::vector<int> all(program_.num_states(), NEVER);
-    all.swap(need_);
-    need_[FINAL] = 0;
+    const auto is_spelled = [&](const Edge& edge) {
+      return std::find(spelled_.begin() + edge.low, spelled_.begin() + edge.high + 1, true) != spelled_.begin() + edge.high + 1;
+    };
     only_spelled_ = true;
-    relax(1, program_.num_states());
-    for (int s = 0; s < program_.num_states(); ++s) only_spelled_ = only_spelled_ && (need_[s] < NEVER || all[s] >= NEVER);
-    if (!only_spelled_) need_.swap(all);
+    if (!std::all_of(program_.edges.flat.begin(), program_.edges.flat.end(), is_spelled)) {
+      std::vector<int> all(program_.num_states(), NEVER);
+      all.swap(need_);
+      need_[FINAL] = 0;
+      relax(1, program_.num_states());
+      for (int s = 0; s < program_.num_states(); ++s) only_spelled_ = only_spelled_ && (need_[s] < NEVER || all[s] >= NEVER);
+      if (!only_spelled_) need_.swap(all);
+    }
     std::fill(counting_need_.begin(), counting_need_.end(), -1);
     std::fill(shortest_.begin(), shortest_.end(), -1);
     for (std::unique_ptr<CollectionRules>& rules : rules_) rules.reset();

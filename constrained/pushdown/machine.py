@@ -55,14 +55,7 @@ class Machine:
         self._num_states = program.num_states
         self._edges = _lists(
             program.edge_begin,
-            list(
-                zip(
-                    program.edge_low.tolist(),
-                    program.edge_high.tolist(),
-                    program.edge_target.tolist(),
-                    strict=True,
-                )
-            ),
+            [(low, high, target) for low, high, target in program.edge.tolist()],
         )
         self._jumps = _lists(program.jump_begin, program.jump_target.tolist())
         self._kind: list[int] = program.kind.tolist()
@@ -70,13 +63,7 @@ class Machine:
         self._starts: list[int] = program.rule_start.tolist()
         self._parts = _lists(
             program.part_begin,
-            list(
-                zip(
-                    program.part_rule.tolist(),
-                    map(bool, program.part_negated.tolist()),
-                    strict=True,
-                )
-            ),
+            [(rule, bool(negated)) for rule, negated in program.part.tolist()],
         )
         self.byte_class, self.num_classes = _byte_classes(program)
         self._class_byte = [0] * self.num_classes
@@ -666,8 +653,8 @@ def _lists(begins: np.ndarray, flat: list) -> list[list]:  # type: ignore[type-a
 def _byte_classes(program: Program) -> tuple[list[int], int]:
     """Bytes that no state tells apart share a class; classes ascend with the bytes."""
     cuts = np.zeros(257, np.bool_)
-    cuts[program.edge_low] = True
-    cuts[program.edge_high.astype(np.int32) + 1] = True
+    cuts[program.edge[:, 0]] = True
+    cuts[program.edge[:, 1] + 1] = True
     if (program.kind == Kind.UNIQUE).any():
         cuts[:] = True  # the texts of unique items are told apart by every byte
     cuts[0] = False

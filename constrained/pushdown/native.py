@@ -95,12 +95,12 @@ class NativeTokenMachine:
     def __init__(self, program: Program, vocabulary: Vocabulary, seconds: float = 60.0) -> None:
         self._library = library()
         self._trie = load_trie(vocabulary)
-        arrays = [np.ascontiguousarray(array) for array in program.arrays]
-        data = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+        arrays = program.arrays
+        data = np.concatenate([array.reshape(-1) for array in arrays])
         sizes = np.array([array.size for array in arrays], np.int64)
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         self.handle = self._library.sapwood_grammar_new(
-            data, sizes.ctypes.data, self._trie.handle, seconds, error, _ERROR_SIZE
+            data.ctypes.data, sizes.ctypes.data, self._trie.handle, seconds, error, _ERROR_SIZE
         )
         if not self.handle:
             raise LimitExceeded(error.value.decode())

@@ -34,8 +34,7 @@ struct Operands {
 };
 
 struct PartOf {
-  int rule;
-  bool negated;
+  int rule, negated;
 };
 
 struct MemberOf {

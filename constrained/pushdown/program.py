@@ -3,8 +3,8 @@
 The C++ side reads the same arrays, so their order and types are part of its interface.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import chain
 from typing import Final
@@ -30,16 +30,20 @@ class Kind(IntEnum):
     UNIQUE = 5
 
 
+# As plain ints, which numpy takes several times faster.
+_CALL, _REPEAT, _PRODUCT, _COLLECTION, _UNIQUE = (kind.value for kind in list(Kind)[1:])
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
-    """All int32, but for the bytes. Lists of lists are a flat array and where each list begins.
+    """All int32. Lists of lists are a flat array and where each list begins.
 
-    edge_begin [states + 1], edge_low, edge_high (uint8), edge_target: what each state reads, by
-    ascending bytes; jump_begin [states + 1], jump_target: its empty steps;
+    edge_begin [states + 1], edge [edges, 3]: low byte, high byte and target of what each state
+    reads, by ascending bytes; jump_begin [states + 1], jump_target: its empty steps;
     kind [states]; operands [states, 5]: CALL rule, then; REPEAT rule, then, low, high; PRODUCT
     number, then; COLLECTION number, then; UNIQUE rule, then, low, high, comma;
     root [1]: the rule of the whole text; rule_start [rules];
-    part_begin [products + 1], part_rule, part_negated: the parts of each product;
+    part_begin [products + 1], part [parts, 2]: rule and whether it is negated, by product;
     collection [collections, 4]: comma, ordered, low, high;
     member_begin [collections + 1], member [members, 4]: rule, once, counter, required;
     need_begin [collections + 1], need [needs, 2]: members;
@@ -48,17 +52,14 @@ class Program:
 
     root: NDArray[np.int32]
     edge_begin: NDArray[np.int32]
-    edge_low: NDArray[np.uint8]
-    edge_high: NDArray[np.uint8]
-    edge_target: NDArray[np.int32]
+    edge: NDArray[np.int32]
     jump_begin: NDArray[np.int32]
     jump_target: NDArray[np.int32]
     kind: NDArray[np.int32]
     operands: NDArray[np.int32]
     rule_start: NDArray[np.int32]
     part_begin: NDArray[np.int32]
-    part_rule: NDArray[np.int32]
-    part_negated: NDArray[np.int32]
+    part: NDArray[np.int32]
     collection: NDArray[np.int32]
     member_begin: NDArray[np.int32]
     member: NDArray[np.int32]
@@ -72,8 +73,8 @@ class Program:
         return len(self.kind)
 
     @property
-    def arrays(self) -> tuple[NDArray[np.generic], ...]:
-        return tuple(getattr(self, field.name) for field in fields(self))
+    def arrays(self) -> list[NDArray[np.int32]]:
+        return list(vars(self).values())
 
 
 def finish(builder: Builder, rule: int) -> Program:
@@ -83,28 +84,27 @@ def finish(builder: Builder, rule: int) -> Program:
     `refuse_left_recursion`.
     """
     states = len(builder.edges)
-    kind = np.zeros(states, np.int32)
-    operands = np.zeros((states, 5), np.int32)
     products: list[Product] = []
     collections: list[Collection] = []
-    for state, operation in builder.operations.items():
-        kind[state], operands[state] = _encoded(operation, products, collections)
-    edges = np.fromiter(chain.from_iterable(chain.from_iterable(builder.edges)), np.int32)
-    low, high, target = edges.reshape(-1, 3).T
+    encoded = [_encoded(each, products, collections) for each in builder.operations.values()]
+    kind = np.zeros(states, np.int32)
+    operands = np.zeros((states, 5), np.int32)
+    if encoded:
+        table = _flat(encoded).reshape(-1, 6)
+        where = list(builder.operations)
+        kind[where], operands[where] = table[:, 0], table[:, 1:]
+    jump_begin, jump_target = _sparse(builder.jumps, states)
     return Program(
         np.array([rule], np.int32),
         _begins(builder.edges),
-        low.astype(np.uint8),
-        high.astype(np.uint8),
-        np.ascontiguousarray(target),
-        _begins(builder.jumps),
-        np.fromiter(chain.from_iterable(builder.jumps), np.int32),
+        _flat(chain.from_iterable(builder.edges)).reshape(-1, 3),
+        jump_begin,
+        jump_target,
         kind,
         operands,
         np.array(builder.starts, np.int32),
         _begins([p.parts for p in products]),
-        np.array([part.rule for p in products for part in p.parts], np.int32),
-        np.array([part.negated for p in products for part in p.parts], np.int32),
+        _table([part for p in products for part in p.parts], 2),
         _table([(c.comma, c.ordered, c.low, _bound(c.high)) for c in collections], 4),
         _begins([c.members for c in collections]),
         _table(
@@ -124,20 +124,21 @@ def finish(builder: Builder, rule: int) -> Program:
 
 def _encoded(
     operation: Operation, products: list[Product], collections: list[Collection]
-) -> tuple[Kind, tuple[int, int, int, int, int]]:
-    match operation:
-        case Call(rule, then):
-            return Kind.CALL, (rule, then, 0, 0, 0)
-        case Repeat(rule, low, high, then):
-            return Kind.REPEAT, (rule, then, low, _bound(high), 0)
-        case Product(_, then):
-            products.append(operation)
-            return Kind.PRODUCT, (len(products) - 1, then, 0, 0, 0)
-        case Collection():
-            collections.append(operation)
-            return Kind.COLLECTION, (len(collections) - 1, operation.then, 0, 0, 0)
-        case Unique(item, comma, low, high, then):
-            return Kind.UNIQUE, (item, then, low, _bound(high), comma)
+) -> tuple[int, int, int, int, int, int]:
+    """Its kind and operands."""
+    if isinstance(operation, Call):
+        return _CALL, operation.rule, operation.then, 0, 0, 0
+    if isinstance(operation, Repeat):
+        rule, low, high, then = operation
+        return _REPEAT, rule, then, low, _bound(high), 0
+    if isinstance(operation, Unique):
+        rule, comma, low, high, then = operation
+        return _UNIQUE, rule, then, low, _bound(high), comma
+    if isinstance(operation, Product):
+        products.append(operation)
+        return _PRODUCT, len(products) - 1, operation.then, 0, 0, 0
+    collections.append(operation)
+    return _COLLECTION, len(collections) - 1, operation.then, 0, 0, 0
 
 
 def _bound(high: int | None) -> int:
@@ -150,7 +151,22 @@ def _begins(lists: Sequence[Sequence[object]]) -> NDArray[np.int32]:
     return begins
 
 
-def _table(rows: list[tuple[int, ...]], width: int) -> NDArray[np.int32]:
+def _sparse(
+    lists: dict[int, tuple[int, ...]], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Lists of which most are empty: where each begins, and all of them."""
+    begins = np.zeros(count + 1, np.int32)
+    where = sorted(lists)
+    found = [lists[number] for number in where]
+    begins[1:][where] = list(map(len, found))
+    return np.cumsum(begins, dtype=np.int32), _flat(found)
+
+
+def _flat(lists: Iterable[Iterable[int]]) -> NDArray[np.int32]:
+    return np.fromiter(chain.from_iterable(lists), np.int32)
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int32]:
     return np.array(rows, np.int32).reshape(-1, width)
 
 
@@ -204,7 +220,7 @@ def _reach_empty(builder: Builder, rule: int, may_be_empty: set[int]) -> tuple[s
         if state in seen:
             continue
         seen.add(state)
-        stack += builder.jumps[state]
+        stack += builder.jumps.get(state, ())
         match builder.operations.get(state):
             case Call(rule=inner, then=then):
                 called.add(inner)

@@ -37,43 +37,33 @@ int guarded(Guarded* of, Do&& work) {
 // The arrays of `Program.arrays`, one after the other.
 class Arrays {
  public:
-  Arrays(const void* const* data, const int64_t* sizes) : data_(data), sizes_(sizes) {}
+  Arrays(const int32_t* data, const int64_t* sizes) : data_(data), sizes_(sizes) {}
 
-  std::vector<int> ints() {
-    const int* first = static_cast<const int*>(data_[at_]);
-    return {first, first + sizes_[at_++]};
-  }
-  std::vector<uint8_t> bytes() {
-    const uint8_t* first = static_cast<const uint8_t*>(data_[at_]);
-    return {first, first + sizes_[at_++]};
-  }
+  std::vector<int> ints() { return rows<int>(); }
   template <class Row>
   std::vector<Row> rows() {
-    const Row* first = static_cast<const Row*>(data_[at_]);
-    return {first, first + sizes_[at_++] * sizeof(int) / sizeof(Row)};
+    const Row* first = reinterpret_cast<const Row*>(data_);
+    data_ += *sizes_;
+    return {first, first + *sizes_++ * sizeof(int32_t) / sizeof(Row)};
   }
 
  private:
-  const void* const* data_;
+  const int32_t* data_;
   const int64_t* sizes_;
-  int at_ = 0;
 };
 
 Program read_program(Arrays arrays) {
   Program program;
   program.root = arrays.ints()[0];
   program.edges.begin = arrays.ints();
-  const std::vector<uint8_t> low = arrays.bytes(), high = arrays.bytes();
-  const std::vector<int> target = arrays.ints();
-  for (size_t i = 0; i < target.size(); ++i) program.edges.flat.push_back({low[i], high[i], target[i]});
+  program.edges.flat = arrays.rows<Edge>();
   program.jumps.begin = arrays.ints();
   program.jumps.flat = arrays.ints();
-  for (int kind : arrays.ints()) program.kind.push_back(static_cast<Kind>(kind));
+  program.kind = arrays.rows<Kind>();
   program.operands = arrays.rows<Operands>();
   program.rule_start = arrays.ints();
   program.parts.begin = arrays.ints();
-  const std::vector<int> part_rule = arrays.ints(), part_negated = arrays.ints();
-  for (size_t i = 0; i < part_rule.size(); ++i) program.parts.flat.push_back({part_rule[i], part_negated[i] != 0});
+  program.parts.flat = arrays.rows<PartOf>();
   program.collections = arrays.rows<CollectionOf>();
   program.members.begin = arrays.ints();
   program.members.flat = arrays.rows<MemberOf>();
@@ -94,7 +84,7 @@ EXPORT void* sapwood_vocabulary_new(const uint8_t* blob, const int64_t* begin, i
 EXPORT void sapwood_vocabulary_free(void* vocabulary) { delete static_cast<Vocabulary*>(vocabulary); }
 
 // The grammar, or null, with the reason in `error`.
-EXPORT void* sapwood_grammar_new(const void* const* data, const int64_t* sizes, const void* vocabulary,
+EXPORT void* sapwood_grammar_new(const int32_t* data, const int64_t* sizes, const void* vocabulary,
                                  double seconds, char* error, int error_size) {
   try {
     return new Guarded(read_program({data, sizes}), *static_cast<const Vocabulary*>(vocabulary), seconds);

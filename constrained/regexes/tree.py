@@ -5,7 +5,6 @@ counts: which of several ways a text matches (greedy or lazy, the order of optio
 """
 
 import enum
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -27,7 +26,7 @@ class AnchorKind(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Node(ABC):
+class Node:
     """nullable: it may match without reading a character; reads: it may read one; has_anchors,
     has_looks: it, or a part of it, is one; bare: neither."""
 
@@ -36,8 +35,8 @@ class Node(ABC):
         return ()
 
     @property
-    @abstractmethod
-    def nullable(self) -> bool: ...
+    def nullable(self) -> bool:
+        raise NotImplementedError
 
     @cached_property
     def has_anchors(self) -> bool:

@@ -30,8 +30,10 @@ class ShownBuilder(Builder):
     """Says what it is made of, for a failing test's message."""
 
     def __repr__(self) -> str:
-        operations, rows = self.operations, enumerate(zip(self.edges, self.jumps, strict=True))
-        states = {n: operations.get(n, (*e, *j)) for n, (e, j) in rows if n}
+        operations, jumps = self.operations, self.jumps
+        states = {
+            n: operations.get(n, (*e, *jumps.get(n, ()))) for n, e in enumerate(self.edges) if n
+        }
         return f"rules {self.starts}, states {states}"
 
 
@@ -87,7 +89,9 @@ class _Languages:
         operation = self.builder.operations.get(state)
         if operation is not None:
             return self.joined(self.inner(state, operation), self.of[operation.then])
-        found = set[bytes]().union(*(self.of[target] for target in self.builder.jumps[state]))
+        found = set[bytes]().union(
+            *(self.of[target] for target in self.builder.jumps.get(state, ()))
+        )
         for low, high, target in self.builder.edges[state]:
             signs = [bytes([sign]) for sign in SIGNS if low <= sign <= high]
             found |= self.joined(signs, self.of[target])

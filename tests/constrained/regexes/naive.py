@@ -45,7 +45,7 @@ def ends(builder: Builder, start: int, text: bytes):
         if isinstance(operation, Product):
             return [(operation.then, end) for end in agreed(operation, at)]
         assert operation is None
-        follows = [(target, at) for target in builder.jumps[state]]
+        follows = [(target, at) for target in builder.jumps.get(state, ())]
         if at < len(text):
             byte = text[at]
             follows += [(to, at + 1) for lo, hi, to in builder.edges[state] if lo <= byte <= hi]
