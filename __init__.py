@@ -65,17 +65,19 @@ from .runtime.protocol import (
 )
 
 if TYPE_CHECKING:
-    from .lang.backends import RuntimeEndpoint
+    from .lang.backends import Anthropic, Crusoe, OpenAI, RuntimeEndpoint
     from .runtime.engine import Engine
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Anthropic",
     "AsyncForkGroup",
     "AsyncProgramState",
     "Cancelled",
     "Choice",
     "ChoicesMethod",
+    "Crusoe",
     "Decision",
     "Diverged",
     "Ebnf",
@@ -87,6 +89,7 @@ __all__ = [
     "JsonSchema",
     "Lark",
     "Node",
+    "OpenAI",
     "Overloaded",
     "Program",
     "ProgramError",
@@ -131,6 +134,9 @@ __all__ = [
 _LAZY: Final = {
     "Engine": ".runtime.engine",
     "RuntimeEndpoint": ".lang.backends",
+    "Anthropic": ".lang.backends",
+    "Crusoe": ".lang.backends",
+    "OpenAI": ".lang.backends",
 }
 
 

@@ -8,11 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .anthropic import Anthropic
     from .endpoint import RuntimeEndpoint
+    from .openai import Crusoe, OpenAI
 
-__all__ = ["RuntimeEndpoint"]
+__all__ = ["Anthropic", "Crusoe", "OpenAI", "RuntimeEndpoint"]
 
-_HOMES: Final = {"RuntimeEndpoint": "endpoint"}
+_HOMES: Final = {
+    "Anthropic": "anthropic",
+    "Crusoe": "openai",
+    "OpenAI": "openai",
+    "RuntimeEndpoint": "endpoint",
+}
 
 
 def __getattr__(name: str) -> Any:

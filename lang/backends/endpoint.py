@@ -7,10 +7,8 @@ this process would be; SGLang's in text.
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
-from ...runtime.client import Client
 from ...runtime.errors import EngineError
 from ...runtime.protocol import (
     Chunk,
@@ -26,13 +24,14 @@ from ...runtime.templates import (
     TEMPLATES,
     ChatTemplate,
 )
+from .base import RemoteBackend
 from .exact import ExactTransport
 from .http import Http
-from .remote import RemoteClient, Transport
+from .remote import Transport
 from .sglang_server import SglangTransport
 
 
-class RuntimeEndpoint:
+class RuntimeEndpoint(RemoteBackend):
     """A running server at `base_url`. A context manager, and a back end for programs.
 
     `verify`: False skips the check of the server's certificate, a path names the file of a CA.
@@ -51,11 +50,7 @@ class RuntimeEndpoint:
         template = None if chat_template_name is None else TEMPLATES.get(chat_template_name)
         self.base_url = base_url.rstrip("/")
         self._transport = _Server(Http(self.base_url, api_key, verify), template)
-        self._client = RemoteClient(self._transport)
-
-    @property
-    def client(self) -> Client:
-        return self._client
+        super().__init__(self._transport)
 
     @property
     def url(self) -> str:
@@ -80,23 +75,6 @@ class RuntimeEndpoint:
         prompt = (Text(prefix_str, special=True),)
         for _ in self._client.generate(GenerateRequest(prompt, SamplingParams(max_tokens=0))):
             pass
-
-    def close(self) -> None:
-        """End what runs, and the connections; the server stays."""
-        self._client.close()
-
-    shutdown = close
-
-    def __enter__(self) -> "RuntimeEndpoint":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Server:
