@@ -35,12 +35,14 @@ from .nodes import Node
 from .program import Program, function
 from .recording import record, replay
 from .state import ProgramState
+from .typed import DecodeError
 
 __all__ = [
     "AsyncForkGroup",
     "AsyncProgramState",
     "ChoicesMethod",
     "Decision",
+    "DecodeError",
     "ForkGroup",
     "Node",
     "Program",

@@ -14,6 +14,7 @@ from ..runtime.protocol import Constraint, JsonSchema, Regex, dtype_constraint
 from .choices import ChoicesMethod, token_length_normalized
 from .nodes import Expression, Gen, Node, RoleBegin, RoleEnd, Select, sequence
 from .sampling import Sampling
+from .typed import decoder_of
 
 _PACKAGE: Final = __name__.rpartition(".")[0]
 # A number's grammar lets blanks follow it; the stop cuts them, so that the value is the number.
@@ -48,14 +49,20 @@ def gen(
     seed: int | None = None,
     logit_bias: Mapping[int, float] | None = None,
     constraint: Constraint | None = None,
+    type: object | None = None,
     heal: bool | None = None,
 ) -> Node:
     """Generate text and keep it as variable `name`; None stands for the run's own default.
 
     At most one of `dtype` (int, float, bool, str), `regex`, `json_schema` (JSON text, a dict or a
-    pydantic model), `constraint` (a `Lark` grammar, say) and `choices` constrains the text. With
-    int and float a blank or newline ends it, and the value is the number alone. `choices` is
+    pydantic model), `constraint` (a `Lark` grammar, say), `type` and `choices` constrains the text.
+    With int and float a blank or newline ends it, and the value is the number alone. `choices` is
     `select`, and takes no sampling options.
+    With `type` the value is one of that type: any that pydantic validates and whose values JSON can
+    say. A value that JSON would put in quotes (str, Literals and Enums of texts, dates and times,
+    UUID, Decimal) stands without them; a number ends with a blank or newline; all else is JSON,
+    also what is inside. `str` is free text. What `max_tokens` cut, or a validator of the type
+    refuses, is a DecodeError at access. The meta info has the text as "text".
     `heal` (on unless the run says otherwise): where the program's text ends inside a would-be
     token, the model chooses that token; the text stays as it is, only what follows it is output.
     The value is text, or a list of `n` texts, of which the first is appended to the program's.
@@ -92,6 +99,7 @@ def gen(
         "regex": regex,
         "json_schema": json_schema,
         "constraint": constraint,
+        "type": type,
     }
     given = [key for key, value in constraints.items() if value is not None]
     if len(given) > 1:
@@ -100,12 +108,15 @@ def gen(
         return _choose(name, choices, choices_method, sampling)
     if choices_method is not None:
         raise InvalidRequest("choices_method needs choices", field="choices_method")
-    added_stop = _NUMBER_STOPS if dtype in (int, float, "int", "float") else ()
+    decoder = None if type is None else decoder_of(type)
+    added_stop: tuple[str, ...] = _NUMBER_STOPS if dtype in (int, float, "int", "float") else ()
+    if decoder is not None:
+        constraint, added_stop = decoder.constraint, decoder.stops
     sampling.check(added_stop)
     if constraint is not None and not isinstance(constraint, Constraint):
         raise InvalidRequest(f"constraint: {constraint!r} is no constraint", field="constraint")
     found = constraint or _constraint(dtype, regex, json_schema)
-    return Gen(name, sampling, found, added_stop, _caller())
+    return Gen(name, sampling, found, added_stop, decoder, _caller())
 
 
 def gen_int(

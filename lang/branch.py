@@ -109,7 +109,8 @@ class Branch:
         self._has_text = True
         path = (*self.executor.path, self._next_ordinal())
         variable = hidden or self.declare(node.name, logprobs)
-        self.executor.submit(Generate(variable, params, logprobs, path, node.location, heal))
+        step = Generate(variable, params, logprobs, path, node.location, node.decoder, heal)
+        self.executor.submit(step)
 
     def _reason(self, item: object, node: Reasoning) -> None:
         """A run that streams shows the reasoning as it comes, and so keeps nothing apart."""

@@ -3,9 +3,12 @@
 Owns: the check that the client kept its word. Pure but for its own lists; one per request.
 """
 
+from typing import Any
+
 from ..runtime.errors import EngineError
 from ..runtime.native_format import MetaInfo
-from ..runtime.protocol import Chunk, GenerateRequest
+from ..runtime.protocol import Chunk, FinishReason, GenerateRequest
+from .typed import Decoder
 from .variables import Meta
 
 
@@ -33,11 +36,20 @@ class Collector:
     def complete(self) -> bool:
         return self._unfinished == 0
 
-    def value(self) -> tuple[str | list[str], Meta]:
-        """(text, meta info) of the only sample, or lists of them in sample order."""
-        texts = ["".join(chunk.text for chunk in sample) for sample in self.samples]
-        metas = [meta.as_dict() for meta in self.metas]
-        return (texts[0], metas[0]) if len(texts) == 1 else (texts, metas)
+    def value(self, decoder: Decoder | None = None) -> tuple[Any, Meta]:
+        """(value, meta info) of the only sample, or lists of them in sample order.
+
+        A value is the text, or with a decoder what it reads there; the meta info then has the text
+        as "text". Raises DecodeError.
+        """
+        values: list[Any] = []
+        metas: list[dict[str, Any]] = []
+        for sample, meta in zip(self.samples, self.metas, strict=True):
+            text = "".join(chunk.text for chunk in sample)
+            facts = meta.as_dict()
+            values.append(text if decoder is None else decoder.decode(text, _finish(sample)))
+            metas.append(facts if decoder is None else facts | {"text": text})
+        return (values[0], metas[0]) if len(values) == 1 else (values, metas)
 
     def first_text(self) -> str:
         return "".join(chunk.text for chunk in self.samples[0])
@@ -48,3 +60,9 @@ class Collector:
         if first.prompt_ids is None:
             raise EngineError("the first chunk of a generation did not carry its prompt's ids")
         return first.prompt_ids + last.kept_ids, last.tail
+
+
+def _finish(sample: list[Chunk]) -> FinishReason:
+    finish = sample[-1].finish
+    assert finish is not None, "a sample is read before its end"
+    return finish

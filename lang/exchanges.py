@@ -51,6 +51,7 @@ class GenerateExchange:
                 self._take(event)
                 self._run.announce()
             if self._collector.complete:
+                self._settle()
                 self._pending.finish()
         except BaseException as error:  # nobody above could tell the program
             self._pending.fail(error, self._step)
@@ -61,12 +62,18 @@ class GenerateExchange:
             self._transcript.show(chunk.text)
             if self._run.stream:
                 self._step.variable.chunks.append(chunk)
-        if self._collector.complete:
+
+    def _settle(self) -> None:
+        """The value is read without the lock: types have validators, which are user code."""
+        value, meta = self._collector.value(self._step.decoder)
+        with self._run.changed:
+            if self._pending.done:
+                return
             if self._speaks == "ids":
                 self._transcript.settle(*self._collector.continuation())
             else:
                 self._transcript.extend(self._collector.first_text())
-            self._step.variable.set(*self._collector.value())
+            self._step.variable.set(value, meta)
 
 
 class ScoreExchange:

@@ -25,6 +25,11 @@ def separate_reasoning(expr: Expression | None = None, model_type: str | None = 
     for item in items:
         if isinstance(item, Gen) and item.name is None:
             raise InvalidRequest("name: a gen whose reasoning is separated needs one", field="name")
+        if isinstance(item, Gen) and item.decoder is not None:
+            raise InvalidRequest(
+                f"type: {item.decoder.name}: a text of this type has no room for reasoning",
+                field="type",
+            )
     return Reasoning(items, format)
 
 

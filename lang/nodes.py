@@ -9,6 +9,7 @@ from ..runtime.protocol import Constraint
 from .choices import ChoicesMethod
 from .reasoning import ReasoningFormat
 from .sampling import Sampling
+from .typed import Decoder
 
 
 class Node:
@@ -43,6 +44,7 @@ class Gen(Node):
     sampling: Sampling = Sampling()
     constraint: Constraint | None = None
     added_stop: tuple[str, ...] = ()  # on top of the stop strings of `sampling`
+    decoder: Decoder | None = None  # reads the text, else the value is the text itself
     location: str | None = field(default=None, compare=False)
 
 

@@ -15,6 +15,7 @@ from .reads import Read, wait
 from .reaper import REAPER
 from .roles import RoleVerb
 from .streaming import TextCursor, VariableCursor, follow, stream
+from .typed import expect
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -120,6 +121,17 @@ class ProgramState(Generic[R]):
     def get_var(self, name: str) -> Any:
         """Wait for the variable. KeyError if the program has none of this name."""
         return self._wait(self._branch.variable(name, for_body=self._outside)).value
+
+    @overload
+    def get(self, name: str, type: type[T]) -> T: ...
+    @overload
+    def get(self, name: str, type: object | None = None) -> Any: ...
+    def get(self, name: str, type: object | None = None) -> Any:
+        """`get_var`, checked to be a `type` (TypeError if it is none); so mypy knows what it is."""
+        value = self.get_var(name)
+        if type is not None:
+            expect(value, type, f"variable {name!r}")
+        return value
 
     def set_var(self, name: str, value: Any) -> None:
         self._branch.set(name, value)

@@ -10,6 +10,7 @@ from ..runtime.protocol import LogprobOptions, SamplingParams
 from .choices import ChoicesMethod
 from .reasoning import ReasoningFormat
 from .transcript import Mark
+from .typed import Decoder
 from .variables import Variable
 
 
@@ -29,6 +30,7 @@ class Generate:
     logprobs: LogprobOptions | None
     path: tuple[int, ...]
     location: str | None
+    decoder: Decoder | None = None
     heal: bool = False
 
 

@@ -65,7 +65,7 @@ class VariableCursor:
                 return [], run.body_done or not self._for_body
         variable = self._variable
         if variable.settled and not variable.chunks and variable.failure is None:
-            return [(_as_text(variable.value), variable.meta)], True
+            return [(_as_text(variable), variable.meta)], True
         new = variable.chunks[self._next :]
         text = "".join(chunk.text for chunk in new)
         if not new or not (text or variable.settled):
@@ -91,9 +91,14 @@ class VariableCursor:
             raise self._variable.failure.error()
 
 
-def _as_text(value: object) -> str:
-    """A variable that did not come piece by piece is one piece; of several samples, the first."""
+def _as_text(variable: Variable) -> str:
+    """A variable that did not come piece by piece is one piece; of several samples, the first. Of
+    one with a type, the text that its value was read from."""
+    value, meta = variable.value, variable.meta
     first = value[0] if isinstance(value, list) and value else value
+    about = meta[0] if isinstance(meta, list) and meta else meta
+    if isinstance(about, dict) and "text" in about:
+        return str(about["text"])
     return first if isinstance(first, str) else str(first)
 
 
