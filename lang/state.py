@@ -5,7 +5,7 @@ Owns: the public verbs on one branch of a run. Adding never waits; reading waits
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
