@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from .async_state import AsyncProgramState
+    from .compiled import CompiledProgram
     from .lint.findings import Finding
     from .trace.graph import Graph
 
@@ -55,6 +56,11 @@ class Program(Generic[R]):
     @property
     def name(self) -> str:
         return self._parameters.program
+
+    @property
+    def bound(self) -> Mapping[str, Any]:
+        """The arguments that `bind` has fixed."""
+        return self._parameters.bound
 
     def bind(self, **kwargs: Any) -> "Program[R]":
         """The program with these arguments fixed; they win over those of a call."""
@@ -174,6 +180,7 @@ class Program(Generic[R]):
             return iter(()) if generator_style else []
         refuse_loop(calls[0], "arun_batch")
         plan = batch.Plan.of(len(calls), num_threads, on_error, retries, progress_bar)
+        self._before_batch(len(calls), backend)
         jobs = [Execution(*one) for one in zip(calls, ways, strict=True)]
         return batch.generate(jobs, plan) if generator_style else batch.gather(jobs, plan)
 
@@ -186,6 +193,9 @@ class Program(Generic[R]):
         calls = self._parameters.items(items)
         return calls, [RunOptions.of(one) for one in per_item(options, len(calls))]
 
+    def _before_batch(self, size: int, backend: object | None) -> None:
+        """What a compiled program does when everything of a batch has been checked."""
+
     # --- before it runs ------------------------------------------------------------------------
 
     def trace(self, *args: Any, **kwargs: Any) -> "Graph":
@@ -197,7 +207,17 @@ class Program(Generic[R]):
         """
         from .trace.tracing import traced  # reads source, which running a program never does
 
-        return traced(self.func, args, {**kwargs, **self._parameters.bound})
+        return traced(self.func, args, {**kwargs, **self.bound})
+
+    def compile(self) -> "CompiledProgram[R]":
+        """The program with its constant beginning found, from its source: nothing of it runs.
+        A batch of it computes that beginning once ahead, and `warm` does so at any time.
+
+        Raises InvalidRequest where the source of the function is not to be found.
+        """
+        from .compiled import CompiledProgram
+
+        return CompiledProgram(self.func, self.bound)
 
     def check(self, *, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> "list[Finding]":
         """What `sapwood lint` finds in this program; nothing of it runs. `select`: only these
