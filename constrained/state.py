@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .errors import GrammarError, LimitExceeded
 from .pushdown.collection import NEVER
 from .pushdown.machine import DEAD
-from .pushdown.native import NO_BUDGET, NativeTokenMachine, fill_rows
+from .pushdown.native import NO_BUDGET, NativeTokenMachine, fill_rows, last_error
 
 if TYPE_CHECKING:
     from .compiled import CompiledGrammar
@@ -203,8 +203,7 @@ def fill_masks(
     done = fill_rows(jobs, rows)
     while done < len(going):
         failed, place = going[done], jobs[4 * done + 3]
-        assert isinstance(failed._machine, NativeTokenMachine)
-        _fail(failed, failed._machine.error(), rows[place])
+        _fail(failed, last_error(), rows[place])
         going, jobs = going[done + 1 :], jobs[4 * (done + 1) :]
         done = fill_rows(jobs, rows)
 

@@ -6,8 +6,8 @@ Owns: what one chosen token does to one Request. Knows no page, no batch and no 
 
 from collections.abc import Sequence
 
-from ..constrained import GrammarError, GrammarState
-from .errors import EngineError, InvalidRequest
+from ..constrained import GrammarState
+from .errors import EngineError
 from .healing import Tentative
 from .protocol import FinishKind, FinishReason
 from .request import Request
@@ -59,7 +59,7 @@ class Advancer:
         """The model chose `token`. May append forced tokens after it, may set `request.finish` and
         `request.cut`.
 
-        Raises InvalidRequest when a stop pattern is too slow.
+        Raises InvalidRequest when a stop pattern is too slow, LimitExceeded when the grammar is.
         """
         num_hidden = 0
         if request.tentative is not None:
@@ -129,10 +129,7 @@ class Advancer:
     @staticmethod
     def _accept(grammar: GrammarState, token: int, text: bytes | None) -> bool:
         """`text`: what there is of the token for the grammar, where that is not all of it."""
-        try:
-            return grammar.accept(token) if text is None else grammar.accept_text(text)
-        except GrammarError as error:
-            raise InvalidRequest(f"the constraint: {error}") from error
+        return grammar.accept(token) if text is None else grammar.accept_text(text)
 
     def _bytes(self, request: Request, token: int) -> bytes:
         data = self._token_bytes[token]

@@ -325,6 +325,9 @@ class Scheduler:
         except SapwoodError as error:
             self._fail(request, error)
             return False
+        except GrammarError as error:  # its constraint turned out to be too much work
+            self._fail(request, _grammar_failure(error))
+            return False
         except Exception as error:
             _log.exception("request %s failed", request.id)
             self._fail(request, EngineError(f"this request failed: {error!r}"))

@@ -42,6 +42,9 @@ class CollectionRules {
   int rule(int member) const { return members_[member].rule; }
   int size() const { return static_cast<int>(members_.size()); }
 
+  // What it takes to find the members that may come.
+  size_t work() const { return members_.size() * (is_free_ ? 1 : 1 + members_.size()); }
+
   std::vector<int> begin() const {
     std::vector<int> progress(3 + words_ + counters_.size(), 0);
     progress[2] = -1;

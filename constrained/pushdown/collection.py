@@ -61,6 +61,13 @@ class CollectionRules:
     def begin(self) -> Progress:
         return Progress(BEGIN, 0, -1, 0, (0,) * len(self._counters))
 
+    @property
+    def work(self) -> int:
+        """What it takes to find the members that may come."""
+        count = len(self.members)
+        is_free = not self._needs and not self._counters and self._high is None
+        return count if is_free else count * (1 + count)
+
     def available(self, progress: Progress) -> list[int]:
         """The members that may come next; after a member a comma stands between."""
         return [

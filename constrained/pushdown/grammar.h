@@ -85,6 +85,7 @@ class Grammar {
 
   bool has_token_below(const Trie& trie, int node, int configuration) {
     for (int child = node + 1; child < trie.end(node); child = trie.end(child)) {
+      machine_.spend(1);
       const int reached = machine_.step(configuration, trie.byte(child));
       if (reached == DEAD) continue;
       if (trie.has_token(child) || has_token_below(trie, child, reached)) return true;

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -38,6 +39,7 @@ class Machine {
   Machine(Program program, const std::array<bool, 256>& spelled, double seconds)
       : program_(std::move(program)), spelled_(spelled), has_unique_(program_.has(Kind::UNIQUE)) {
     deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    work_ = WORK_OF_A_MOMENT;
     spelled_class_.assign(program_.num_classes(), false);
     for (int byte = 0; byte < 256; ++byte)
       if (spelled_[byte]) spelled_class_[program_.byte_class[byte]] = true;
@@ -48,6 +50,15 @@ class Machine {
     settle_needs();
     start_ = start_of(program_.root);
     deadline_ = Clock::time_point::max();
+    work_ = MOST_WORK;
+  }
+
+  // One call begins: it may do so much work (`spend`) and no more.
+  void begin_work() { work_ = MOST_WORK; }
+
+  // Counts work: items of a closure, edges tried, states of a search, nodes of a trie.
+  void spend(size_t units) {
+    if ((work_ -= static_cast<int64_t>(units)) < 0) out_of_work();
   }
 
   const Program& program() const { return program_; }
@@ -73,9 +84,7 @@ class Machine {
   // Fewest bytes with which the text can end.
   int shortest(int configuration) {
     if (shortest_[configuration] < 0) {
-      int best = accepting_[configuration] ? 0 : NEVER;
-      const std::vector<Item> items = this->items(configuration);
-      for (const Item& item : items) best = std::min(best, item_shortest(item));
+      const int best = accepting_[configuration] ? 0 : shortest_of(items(configuration));
       shortest_[configuration] = best;  // only now: the list may have moved
     }
     return shortest_[configuration];
@@ -105,9 +114,10 @@ class Machine {
   int reached_from(const Item& item) { return intern({item}); }
 
   // Whether items are being read of which no two may be equal.
-  bool reads_unique(int configuration) const {
+  bool reads_unique(int configuration) {
     if (!has_unique_) return false;
     const List list = configurations_[configuration];
+    spend(list.size);
     for (int i = 1; i < list.size; i += 2)
       if (is_counting(list[i]) && program_.kind[counting(list[i])[0]] == Kind::UNIQUE) return true;
     return false;
@@ -158,11 +168,9 @@ class Machine {
     return known[rule];
   }
 
-  std::vector<Item> items(int configuration) const {
-    const List list = configurations_[configuration];
-    std::vector<Item> items;
-    for (int i = 1; i < list.size; i += 2) items.push_back({list[i], list[i + 1]});
-    return items;
+  std::vector<Item> items(int configuration) {
+    spend(configurations_[configuration].size);
+    return pairs(configurations_[configuration], 1);
   }
   List frame(int number) const { return frames_[number]; }
   List counting(int state) const { return counting_[state - program_.num_states()]; }
@@ -173,8 +181,23 @@ class Machine {
   static constexpr int UNKNOWN = -2, NOT_MADE = -2;
   static constexpr int MOST_CONFIGURATIONS = 200'000;
   static constexpr size_t MOST_AT_ONCE = 100'000;  // items of a closure, callers of a frame
-  static constexpr int MOST_PRODUCT_STATES = 100'000;
+  static constexpr int64_t MOST_WORK = 1 << 22;  // some ten nanoseconds each
+  static constexpr int64_t WORK_OF_A_MOMENT = 1 << 14;
+  static constexpr size_t MOST_PRODUCT_STATES = 100'000;
   static constexpr int ENOUGH_TEXTS = 100;
+
+  // While the machine is set up time is the limit, and is looked at now and then.
+  void out_of_work() {
+    if (deadline_ == Clock::time_point::max()) throw Limit("a single step of it takes more work than the limit of " + std::to_string(MOST_WORK));
+    if (Clock::now() > deadline_) throw Limit("it took too long");
+    work_ = WORK_OF_A_MOMENT;
+  }
+
+  static std::vector<Item> pairs(List list, int first) {
+    std::vector<Item> pairs;
+    for (int i = first; i < list.size; i += 2) pairs.push_back({list[i], list[i + 1]});
+    return pairs;
+  }
 
   bool ends_everywhere(int start, std::vector<int>& mark) const {
     std::vector<int> stack{start};  // by hand: a text may be long
@@ -212,9 +235,11 @@ class Machine {
     const int byte = program_.class_byte[byte_class];
     int low = 0, high = 255;  // the bytes around it that lead to the same
     std::vector<Item> reached;
+    spend(1);
     for (int i = 1; i < configurations_[configuration].size; i += 2) {
       const Item item{configurations_[configuration][i], configurations_[configuration][i + 1]};
       if (!is_counting(item.state)) {
+        spend(program_.edges.size(item.state));
         for (const Edge* e = program_.edges.first(item.state); e != program_.edges.last(item.state); ++e) {
           if (e->high < byte) {
             low = std::max(low, e->high + 1);
@@ -277,6 +302,7 @@ class Machine {
     } else {
       accepting |= closure(items, reading);
     }
+    drop_covered(reading);
     if (reading.empty() && !accepting) return DEAD;
     std::vector<int> key;
     key.reserve(1 + 2 * reading.size());
@@ -306,33 +332,120 @@ class Machine {
     items.erase(std::unique(items.begin(), items.end()), items.end());
   }
 
+  // Items in the order of their coming, each once.
+  struct ItemSet {
+    std::vector<Item> items;
+    std::unordered_set<int64_t> index;  // of `items`, once they are many
+
+    void clear() {
+      items.clear();
+      index.clear();
+    }
+    bool add(const Item& item) {
+      if (items.size() < MANY) {
+        if (std::find(items.begin(), items.end(), item) != items.end()) return false;
+      } else {
+        if (index.empty())
+          for (const Item& known : items) index.insert(key(known));
+        if (!index.insert(key(item)).second) return false;
+      }
+      if (items.size() >= MOST_AT_ONCE) throw Limit("there are too many ways to read it at once");
+      items.push_back(item);
+      return true;
+    }
+    static int64_t key(const Item& i) { return static_cast<int64_t>(i.state) << 32 | static_cast<uint32_t>(i.frame); }
+    static constexpr size_t MANY = 64;
+  };
+
+  // --- what a configuration need not hold: see `_covers` in machine.py ---
+
+  static constexpr size_t MANY = 64;  // more are not compared
+  static constexpr int DEEP = 8;
+  static constexpr size_t MOST_KNOWN = 1 << 16;
+
+  // `items` are sorted. The youngest frames, which cover most, come first.
+  void drop_covered(std::vector<Item>& items) {
+    const auto same_state = [](const Item& a, const Item& b) { return a.state == b.state; };
+    if (std::adjacent_find(items.begin(), items.end(), same_state) == items.end()) return;
+    std::vector<Item> kept;
+    size_t first = 0;  // in `kept`, of this state
+    for (size_t i = items.size(); i-- > 0;) {
+      const Item item = items[i];
+      if (i + 1 < items.size() && items[i + 1].state != item.state) first = kept.size();
+      const auto begin = kept.begin() + first;
+      if (kept.size() - first < MANY) {
+        if (std::any_of(begin, kept.end(), [&](const Item& by) { return covers(by.frame, item.frame, DEEP); })) continue;
+        kept.erase(std::remove_if(begin, kept.end(), [&](const Item& old) { return covers(item.frame, old.frame, DEEP); }),
+                   kept.end());
+      }
+      kept.push_back(item);
+    }
+    std::sort(kept.begin(), kept.end());
+    items.swap(kept);
+  }
+
+  // Whether every text that leads from one frame to the end leads there from the other as well; where
+  // that takes long to find out, false.
+  bool covers(int frame, int other, int depth) {
+    if (frame == other || above_[other] == frame) return true;
+    if (other == BOTTOM) return frame_shortest_[frame] == 0;
+    if (frame == BOTTOM || !depth) return false;
+    const int64_t key = static_cast<int64_t>(frame) << 32 | other;
+    if (not_above_.count(key)) return false;
+    if ((above_[other] != other && covers(frame, above_[other], depth - 1)) || covers_pairs(frame, other, depth - 1)) {
+      above_[other] = frame;
+      return true;
+    }
+    if (not_above_.size() > MOST_KNOWN) not_above_.clear();
+    not_above_.insert(key);
+    return false;
+  }
+
+  bool covers_pairs(int frame, int other, int depth) {
+    const List have = frames_[frame], wanted = frames_[other];
+    const size_t pairs = static_cast<size_t>(have.size) * static_cast<size_t>(wanted.size);
+    if (pairs > MANY * MANY) return false;
+    for (int i = 0; i < wanted.size; i += 2) {
+      bool found = false;
+      spend(have.size / 2);
+      for (int j = 0; j < have.size && !found; j += 2)
+        found = have[j] == wanted[i] && covers(have[j + 1], wanted[i + 1], depth);
+      if (!found) return false;
+    }
+    return true;
+  }
+
   // One closure under way. All calls of one rule share a frame, which grows while the closure is made
   // and gets its number at the end; until then its number is negative.
   struct Growing {
     int rule;
-    std::vector<Item> callers;
+    ItemSet callers;
     bool ended = false;  // its rule ended at once
     int settled = NOT_MADE;
   };
   struct Closure {
-    std::vector<Item> stack, seen;
+    std::vector<Item> stack;
+    ItemSet seen;
     std::vector<Growing> growing;
-    std::unordered_set<int64_t> index;  // of `seen`, once it is long
+    std::unordered_map<int, size_t> by_rule;  // of `growing`, once they are many
 
     void clear() {
       stack.clear();
       seen.clear();
       growing.clear();
-      index.clear();
+      by_rule.clear();
     }
-    bool is_new(const Item& item) {
-      if (seen.size() < LONG) return std::find(seen.begin(), seen.end(), item) == seen.end();
-      const auto key = [](const Item& i) { return static_cast<int64_t>(i.state) << 32 | static_cast<uint32_t>(i.frame); };
-      if (index.empty())
-        for (const Item& known : seen) index.insert(key(known));
-      return index.insert(key(item)).second;
+    // The place of a rule in `growing`; its end where it is not there.
+    size_t place(int rule) {
+      if (growing.size() < ItemSet::MANY) {
+        size_t at = 0;
+        while (at < growing.size() && growing[at].rule != rule) ++at;
+        return at;
+      }
+      for (size_t at = by_rule.size(); at < growing.size(); ++at) by_rule[growing[at].rule] = at;
+      const auto found = by_rule.find(rule);
+      return found == by_rule.end() ? growing.size() : found->second;
     }
-    static constexpr size_t LONG = 64;
   };
 
   struct Deeper {
@@ -342,27 +455,21 @@ class Machine {
   };
 
   void push(Closure& c, Item item) {
-    if (state_need(item.state) >= NEVER) return;
-    if (!c.is_new(item)) return;
-    if (c.seen.size() >= MOST_AT_ONCE) throw Limit("there are too many ways to read it at once");
-    c.seen.push_back(item);
-    c.stack.push_back(item);
+    spend(1);
+    if (state_need(item.state) < NEVER && c.seen.add(item)) c.stack.push_back(item);
   }
 
   void call(Closure& c, int rule, Item caller, bool may_be_empty = true) {
+    spend(1);
     const int start = program_.rule_start[rule];
     if (need_[start] >= NEVER) return;
-    size_t at = 0;
-    while (at < c.growing.size() && c.growing[at].rule != rule) ++at;
+    const size_t at = c.place(rule);
     if (at == c.growing.size()) {
       c.growing.push_back({rule, {}});
       push(c, {start, -1 - static_cast<int>(at)});
     }
-    std::vector<Item>& callers = c.growing[at].callers;
-    if (std::find(callers.begin(), callers.end(), caller) != callers.end()) return;
-    if (callers.size() >= MOST_AT_ONCE) throw Limit("there are too many ways to read it at once");
-    callers.push_back(caller);
-    if (c.growing[at].ended && may_be_empty) push(c, caller);
+    Growing& called = c.growing[at];
+    if (called.callers.add(caller) && called.ended && may_be_empty) push(c, caller);
   }
 
   // The pairs that read a byte, sorted; returns whether the text may end.
@@ -394,7 +501,7 @@ class Machine {
         go_on_counting(c, item, reading);
       }
     }
-    for (size_t i = 0; i < c.growing.size(); ++i) settle(c, static_cast<int>(i));
+    settle(c);
     for (Item& item : reading)
       if (item.frame < 0) item.frame = c.growing[-1 - item.frame].settled;
     sort(reading);
@@ -406,12 +513,11 @@ class Machine {
     std::vector<Item> callers;
     if (frame < 0) {
       c.growing[-1 - frame].ended = true;
-      callers = c.growing[-1 - frame].callers;
+      callers = c.growing[-1 - frame].callers.items;
       // A repetition's body that ends without a byte does not count as one more.
       std::erase_if(callers, [&](const Item& caller) { return is_repeat(caller.state); });
     } else {
-      const List pairs = frames_[frame];
-      for (int i = 0; i < pairs.size; i += 2) callers.push_back({pairs[i], pairs[i + 1]});
+      callers = pairs(frames_[frame], 0);
     }
     for (const Item& caller : callers) push(c, caller);
   }
@@ -438,6 +544,7 @@ class Machine {
     } else {
       const CollectionRules& rules = collection(origin);
       const int* progress = counted.data();
+      spend(rules.work());
       if (rules.may_end(progress)) push(c, after);
       if (progress[0] == AFTER_MEMBER) {
         const std::vector<int> next = rules.after_comma(progress);
@@ -454,34 +561,50 @@ class Machine {
     return is_counting(state) && program_.kind[counting(state)[0]] == Kind::REPEAT;
   }
 
-  // The number of a frame that has grown; one only called for its end is its caller.
-  int settle(Closure& c, int at) {
-    if (c.growing[at].settled != NOT_MADE) return c.growing[at].settled;
-    std::vector<Item> pairs;
-    for (Item caller : c.growing[at].callers) {
-      if (caller.frame < 0) caller.frame = settle(c, -1 - caller.frame);
-      pairs.push_back(caller);
+  // Numbers the frames that have grown, callers first; one only called for its end is its caller.
+  void settle(Closure& c) {
+    std::vector<int> stack;  // by hand: rules may call each other in a long row
+    for (size_t i = 0; i < c.growing.size(); ++i) {
+      stack.push_back(static_cast<int>(i));
+      while (!stack.empty()) {
+        const int at = stack.back();
+        bool waits = false;
+        for (const Item& caller : c.growing[at].callers.items) {
+          if (caller.frame >= 0 || c.growing[-1 - caller.frame].settled != NOT_MADE) continue;
+          stack.push_back(-1 - caller.frame);
+          waits = true;
+        }
+        if (waits) continue;
+        stack.pop_back();
+        if (c.growing[at].settled == NOT_MADE) c.growing[at].settled = settled(c, at);
+      }
     }
+  }
+
+  int settled(const Closure& c, int at) {
+    std::vector<Item> pairs = c.growing[at].callers.items;
+    spend(pairs.size());
+    for (Item& caller : pairs)
+      if (caller.frame < 0) caller.frame = c.growing[-1 - caller.frame].settled;
     sort(pairs);
+    drop_covered(pairs);
     const bool is_tail = pairs.size() == 1 && pairs[0].state == FINAL;
-    return c.growing[at].settled = is_tail ? pairs[0].frame : intern_frame(pairs);
+    return is_tail ? pairs[0].frame : intern_frame(pairs);
   }
 
   int intern_frame(const std::vector<Item>& pairs) {
-    const int number = frames_.add(&pairs[0].state, static_cast<int>(2 * pairs.size()));
-    if (number == static_cast<int>(frame_shortest_.size())) {
-      frame_shortest_.push_back(0);
-      const int best = shortest_frame(number);
-      frame_shortest_[number] = best;
-    }
+    const int size = static_cast<int>(2 * pairs.size());
+    if (const int known = frames_.find(&pairs[0].state, size); known >= 0) return known;
+    const int best = shortest_of(pairs);  // first, for it may fail
+    const int number = frames_.add(&pairs[0].state, size);
+    frame_shortest_.push_back(best);
+    above_.push_back(number);
     return number;
   }
 
-  int shortest_frame(int number) {
-    const List list = frames_[number];
-    const std::vector<int> pairs(list.begin(), list.end());
+  int shortest_of(const std::vector<Item>& items) {
     int best = NEVER;
-    for (size_t i = 0; i < pairs.size(); i += 2) best = std::min(best, item_shortest({pairs[i], pairs[i + 1]}));
+    for (const Item& item : items) best = std::min(best, item_shortest(item));
     return best;
   }
 
@@ -646,7 +769,7 @@ class Machine {
           known = std::min(known + count, enough);
         }
       }
-      if (Clock::now() > deadline_) throw Limit("it took too long");
+      spend(256 * following.size());
       layer.swap(following);
     }
     if (static_cast<int>(lengths.size()) > enough) lengths.resize(enough);
@@ -695,6 +818,7 @@ class Machine {
         }
       }
       if (found > skipped) best = std::min(best, depth);
+      spend(256 * following.size());
       layer.swap(following);
     }
     return best;
@@ -749,7 +873,7 @@ class Machine {
     std::fill(counting_need_.begin(), counting_need_.end(), -1);
     std::fill(shortest_.begin(), shortest_.end(), -1);
     for (std::unique_ptr<CollectionRules>& rules : rules_) rules.reset();
-    for (int frame = 1; frame < frames_.size(); ++frame) frame_shortest_[frame] = shortest_frame(frame);
+    for (int frame = 1; frame < frames_.size(); ++frame) frame_shortest_[frame] = shortest_of(pairs(frames_[frame], 0));
   }
 
   // A byte of a range, one that is a token where that is asked for; -1: none.
@@ -764,7 +888,7 @@ class Machine {
     for (bool changed = true; changed;) {
       changed = false;
       for (int state = first; state < last; ++state) {
-        if (!(state & 255) && Clock::now() > deadline_) throw Limit("it took too long");
+        spend(8 + program_.edges.size(state));
         const int best = equation(state);
         if (best < need_[state]) {
           need_[state] = best;
@@ -797,6 +921,7 @@ class Machine {
         break;
       case Kind::COLLECTION: {
         const CollectionRules rules(program_, of.rule, need_);
+        spend(8 * rules.size());
         best = std::min<long>(best, static_cast<long>(rules.shortest(rules.begin().data())) + need_[of.then]);
         break;
       }
@@ -829,7 +954,9 @@ class Machine {
     } else if (program_.kind[origin] == Kind::UNIQUE) {
       inner = shortest_unique(origin, counted);
     } else {
-      inner = collection(origin).shortest(counted.data());
+      const CollectionRules& rules = collection(origin);
+      spend(rules.size());
+      inner = rules.shortest(counted.data());
     }
     return static_cast<int>(std::min<long>(inner + need_[of.then], NEVER));
   }
@@ -838,60 +965,62 @@ class Machine {
     return static_cast<int>(std::min<long>(static_cast<long>(state_need(item.state)) + frame_shortest_[item.frame], NEVER));
   }
 
-  // Fewest bytes after which all parts agree, by a search that goes on from what is known.
+  // Fewest bytes after which all parts agree, by a search that goes on from what is known. The most
+  // hopeful states are first: no part ends sooner than it would alone.
   int shortest_product(int product, const std::vector<int>& parts) {
     if (!parts_alive(product, parts)) return NEVER;
     struct Found {
-      int number, before;
+      int number, before, depth;
     };
     const int first = product_state(product, parts);
     if (product_shortest_[first] >= 0) return product_shortest_[first];
-    if (parts_accept(product, parts)) return product_shortest_[first] = 0;
-    std::vector<std::vector<Found>> layers{{{first, -1}}};
-    std::vector<bool> seen(product_states_.size(), false);
-    seen[first] = true;
-    int best = NEVER, end_depth = -1, end_index = -1, num_seen = 1;
+    std::vector<Found> found;
+    std::unordered_map<int, int> nearest;  // the least depth of each state found
+    std::map<int, std::vector<int>> open;  // by a bound of the whole way: places in `found`
+    const auto reach = [&](int number, int before, int depth) {
+      const auto known = nearest.find(number);
+      if (known != nearest.end() && known->second <= depth) return;
+      const int rest = product_shortest_[number] >= 0 ? product_shortest_[number] : product_bound(product, number);
+      nearest[number] = depth;
+      if (rest >= NEVER) return;
+      open[depth + rest].push_back(static_cast<int>(found.size()));
+      found.push_back({number, before, depth});
+    };
+    reach(first, -1, 0);
     std::vector<int> after;
-    while (!layers.back().empty() && static_cast<int>(layers.size()) - 1 < best) {
-      const int depth = static_cast<int>(layers.size()) - 1;
-      std::vector<Found> next;
-      for (int i = 0; i < static_cast<int>(layers[depth].size()); ++i) {
-        const int here = layers[depth][i].number;
-        const List list = product_states_[here];
-        const std::vector<int> at(list.begin() + 1, list.end());
-        int found = NEVER;
-        if (product_shortest_[here] >= 0) {
-          found = static_cast<int>(std::min<long>(static_cast<long>(depth) + product_shortest_[here], NEVER));
-        } else if (parts_accept(product, at)) {
-          found = depth;
-        } else {
-          for (int c = 0; c < program_.num_classes(); ++c) {
-            if (!spelled_class_[c] || !step_parts(product, at, program_.class_byte[c], after)) continue;
-            const int reached = product_state(product, after);
-            if (reached >= static_cast<int>(seen.size())) seen.resize(reached + 64, false);
-            if (seen[reached]) continue;
-            seen[reached] = true;
-            ++num_seen;
-            next.push_back({reached, i});
-          }
-          continue;
-        }
-        if (found < best) best = found, end_depth = depth, end_index = i;
+    while (!open.empty()) {
+      const auto best = open.begin();
+      const int place = best->second.back(), length = best->first;
+      best->second.pop_back();
+      if (best->second.empty()) open.erase(best);
+      const Found here = found[place];
+      if (nearest[here.number] < here.depth) continue;
+      const List list = product_states_[here.number];
+      const std::vector<int> at(list.begin() + 1, list.end());
+      if (product_shortest_[here.number] >= 0 || parts_accept(product, at)) {
+        for (int back = place; back >= 0; back = found[back].before)
+          product_shortest_[found[back].number] = length - found[back].depth;
+        return product_shortest_[first];
       }
-      if (Clock::now() > deadline_) throw Limit("it took too long");
-      if (num_seen > MOST_PRODUCT_STATES) throw Limit("it needs more than 100000 states");
-      layers.push_back(std::move(next));
+      spend(4 * program_.num_classes());
+      for (int c = 0; c < program_.num_classes(); ++c)
+        if (spelled_class_[c] && step_parts(product, at, program_.class_byte[c], after))
+          reach(product_state(product, after), place, here.depth + 1);
+      if (found.size() > MOST_PRODUCT_STATES) throw Limit("it needs more than 100000 states");
     }
-    if (best >= NEVER) {
-      for (const auto& layer : layers)
-        for (const Found& found : layer) product_shortest_[found.number] = NEVER;
-      return NEVER;
-    }
-    for (int depth = end_depth, index = end_index; depth >= 0; --depth) {  // back along the way
-      product_shortest_[layers[depth][index].number] = best - depth;
-      index = layers[depth][index].before;
-    }
-    return best;
+    for (const auto& [number, depth] : nearest) product_shortest_[number] = NEVER;
+    return NEVER;
+  }
+
+  // As many bytes at least are to come.
+  int product_bound(int product, int number) {
+    const List list = product_states_[number];
+    const std::vector<int> parts(list.begin() + 1, list.end());
+    const PartOf* of = program_.parts.first(program_.operands[product].rule);
+    int bound = 0;
+    for (size_t i = 0; i < parts.size(); ++i)
+      if (!of[i].negated) bound = std::max(bound, shortest(parts[i]));
+    return bound;
   }
 
   int product_state(int product, const std::vector<int>& parts) {
@@ -908,6 +1037,7 @@ class Machine {
   std::vector<bool> spelled_class_;  // whether a class of bytes has one that is a token
   bool only_spelled_ = false;
   Clock::time_point deadline_;
+  int64_t work_;  // that may still be done
   int start_ = DEAD;
   Interner configurations_;  // accepting, then (state, frame) pairs
   std::vector<std::unique_ptr<int[]>> rows_;
@@ -915,6 +1045,8 @@ class Machine {
   std::vector<int> shortest_;  // -1: not known yet
   Interner frames_;            // (state, frame) pairs
   std::vector<int> frame_shortest_;
+  std::vector<int> above_{BOTTOM};  // of each frame one that covers it
+  std::unordered_set<int64_t> not_above_;
   Interner counting_;
   std::vector<int> counting_need_;  // -1: not known yet
   std::vector<std::unique_ptr<CollectionRules>> rules_;

@@ -12,9 +12,10 @@ what it has counted. States from which no end can be reached are never entered: 
 has a way to the end, and `shortest` is its length in bytes.
 """
 
+import heapq
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -39,6 +40,11 @@ _UNKNOWN: Final = -2
 _MOST_CONFIGURATIONS: Final = 200_000
 _MOST_AT_ONCE: Final = 100_000
 _MOST_PRODUCT_STATES: Final = 100_000
+_MOST_WORK: Final = 1 << 19  # fewer than in C++, for each takes longer
+_WORK_OF_A_MOMENT: Final = 1 << 10
+_MANY: Final = 64  # frames: more are not compared
+_MOST_KNOWN: Final = 1 << 16
+_DEEP: Final = 8
 _ENOUGH_TEXTS: Final = 100
 
 Item = tuple[int, int]
@@ -48,10 +54,18 @@ Item = tuple[int, int]
 class Machine:
     """Configurations are numbers from 0, where the text begins. Not safe for threads."""
 
-    def __init__(self, program: Program, seconds: float = 60.0) -> None:
-        """seconds: how long it may take; LimitExceeded is raised after that."""
+    def __init__(
+        self,
+        program: Program,
+        seconds: float = 60.0,
+        spelled: Collection[int] = range(256),
+    ) -> None:
+        """seconds: how long it may take; LimitExceeded is raised after that. spelled: the bytes
+        that are tokens by themselves."""
         self._program = program
+        self._spelled = frozenset(spelled)
         self._deadline = time.monotonic() + seconds
+        self._work = _WORK_OF_A_MOMENT
         self._num_states = program.num_states
         self._edges = _lists(
             program.edge_begin,
@@ -69,12 +83,16 @@ class Machine:
         self._class_byte = [0] * self.num_classes
         for byte in range(255, -1, -1):
             self._class_byte[self.byte_class[byte]] = byte
+        spelled_classes = {self.byte_class[byte] for byte in self._spelled}
+        self._spelled_class_bytes = [self._class_byte[c] for c in sorted(spelled_classes)]
         # What counts: (state, what it has counted), numbered after the states of the program.
         self._counting: list[tuple[int, object]] = []
         self._counting_numbers: dict[tuple[int, object], int] = {}
         self._frames: list[tuple[Item, ...]] = [()]
         self._frame_numbers: dict[tuple[Item, ...], int] = {}
         self._frame_shortest: list[int] = [0]
+        self._above: list[int] = [BOTTOM]  # of each frame one that covers it
+        self._not_above: set[tuple[int, int]] = set()
         self._items: list[tuple[Item, ...]] = []
         self._accepting: list[bool] = []
         self._rows: list[list[int] | None] = []
@@ -88,10 +106,34 @@ class Machine:
         self._most_items: dict[int, int] = {}  # of unique items: `high`, or how many there are
         self._item_bytes: dict[int, list[int]] = {}  # [n]: of the n shortest ones together
         self._need = [0] + [NEVER] * (self._num_states - 1)
+        self._of_spelled = False  # whether `_need` counts only bytes that are tokens
         self._rules: list[CollectionRules | None] = [None] * len(program.collection)
         self._settle_needs()
+        self.only_spelled: Final = self._prefer_spelled()
+        """Whether as many tokens as `shortest` says bytes are enough from every configuration."""
         self.start: Final = self._start_of(int(program.root[0]))
         self._deadline = math.inf
+        self._work = _MOST_WORK
+
+    # Work
+
+    def begin_work(self) -> None:
+        """One call begins: it may do so much work (`spend`) and no more."""
+        self._work = _MOST_WORK
+
+    def spend(self, units: int) -> None:
+        """Count work: items of a closure, edges tried, states of a search."""
+        self._work -= units
+        if self._work >= 0:
+            return
+        # While the machine is set up time is the limit, and is looked at now and then.
+        if self._deadline == math.inf:
+            raise LimitExceeded(
+                f"a single step of it takes more work than the limit of {_MOST_WORK}"
+            )
+        if time.monotonic() > self._deadline:
+            raise LimitExceeded("it took too long")
+        self._work = _WORK_OF_A_MOMENT
 
     # Questions
 
@@ -119,12 +161,19 @@ class Machine:
             return 0
         return min(self._item_shortest(item) for item in self._items[configuration])
 
+    @property
+    def ending_bytes(self) -> Collection[int]:
+        """The bytes that `shortest` counts."""
+        return self._spelled if self.only_spelled else range(256)
+
     # Steps
 
     def _make_step(self, configuration: int, byte: int) -> int:
         reached: list[Item] = []
+        self.spend(1)
         for state, frame in self._items[configuration]:
             if state < self._num_states:
+                self.spend(len(self._edges[state]))
                 for low, high, target in self._edges[state]:
                     if low <= byte <= high:
                         reached.append((target, frame))
@@ -153,7 +202,8 @@ class Machine:
 
     def _intern(self, items: Iterable[Item], *, accepting: bool = False) -> int:
         """The configuration of what is reached from `items` by empty steps."""
-        reading, ends = self._closure(items)
+        found, ends = self._closure(items)
+        reading = tuple(self._uncovered(found))
         accepting |= ends
         if not reading and not accepting:
             return DEAD
@@ -169,7 +219,7 @@ class Machine:
             self._rows.append(None)
         return number
 
-    def _closure(self, items: Iterable[Item]) -> tuple[tuple[Item, ...], bool]:
+    def _closure(self, items: Iterable[Item]) -> tuple[list[Item], bool]:
         """The pairs that read a byte, and whether the text may end.
 
         All calls of one rule share a frame, which grows while the closure is made and gets its
@@ -179,11 +229,12 @@ class Machine:
         seen = set(stack)
         reading: list[Item] = []
         growing: dict[int, int] = {}  # rule -> the (negative) number of its frame
-        callers: dict[int, list[Item]] = {}
+        callers: dict[int, dict[Item, None]] = {}
         ended: set[int] = set()  # growing frames whose rule ended at once
         accepting = False
 
         def push(item: Item) -> None:
+            self.spend(1)
             if item not in seen and self._state_need(item[0]) < NEVER:
                 if len(seen) >= _MOST_AT_ONCE:
                     raise LimitExceeded("there are too many ways to read it at once")
@@ -192,17 +243,18 @@ class Machine:
 
         def call(rule: int, then: int, frame: int, *, may_be_empty: bool = True) -> None:
             start = self._starts[rule]
+            self.spend(1)
             if self._need[start] >= NEVER:
                 return
             number = growing.get(rule)
             if number is None:
                 number = growing[rule] = -1 - len(growing)
-                callers[number] = []
+                callers[number] = {}
                 push((start, number))
             if (then, frame) not in callers[number]:
                 if len(callers[number]) >= _MOST_AT_ONCE:
                     raise LimitExceeded("there are too many ways to read it at once")
-                callers[number].append((then, frame))
+                callers[number][then, frame] = None
                 if number in ended and may_be_empty:
                     push((then, frame))
 
@@ -257,6 +309,7 @@ class Machine:
                 case Kind.COLLECTION:
                     assert isinstance(counted, Progress)
                     rules = self._collection(origin)
+                    self.spend(rules.work)
                     if rules.may_end(counted):
                         push((then, frame))
                     if counted.phase == AFTER_MEMBER:
@@ -270,39 +323,87 @@ class Machine:
                             call(rules.members[member].rule, after, frame)
         settled = self._settled_frames(callers)
         pairs = {(state, settled.get(frame, frame)) for state, frame in reading}
-        return tuple(sorted(pairs)), accepting
+        return sorted(pairs), accepting
 
     def _is_repeat(self, state: int) -> bool:
         """A repetition's body that ends without a byte does not count as one more."""
         at = state - self._num_states
         return at >= 0 and self._kind[self._counting[at][0]] == Kind.REPEAT
 
-    def _settled_frames(self, callers: dict[int, list[Item]]) -> dict[int, int]:
+    def _settled_frames(self, callers: dict[int, dict[Item, None]]) -> dict[int, int]:
         """The numbers of the frames that have grown; one only called for its end is its caller."""
         settled: dict[int, int] = {}
-
-        def settle(number: int) -> int:
-            if number >= 0:
-                return number
+        stack = list(callers)  # by hand: rules may call each other in a long row
+        while stack:
+            number = stack[-1]
+            frames = {frame for _, frame in callers[number]}
+            waits_for = [frame for frame in frames if frame < 0 and frame not in settled]
+            if waits_for:
+                stack += waits_for
+                continue
+            stack.pop()
             if number not in settled:
-                pairs = sorted({(then, settle(frame)) for then, frame in callers[number]})
-                if len(pairs) == 1 and pairs[0][0] == FINAL:
-                    settled[number] = pairs[0][1]
-                else:
-                    settled[number] = self._frame(tuple(pairs))
-            return settled[number]
-
-        for number in callers:
-            settle(number)
+                found = {(then, settled.get(frame, frame)) for then, frame in callers[number]}
+                self.spend(len(found))
+                pairs = self._uncovered(sorted(found))
+                is_tail = len(pairs) == 1 and pairs[0][0] == FINAL
+                settled[number] = pairs[0][1] if is_tail else self._frame(tuple(pairs))
         return settled
 
     def _frame(self, pairs: tuple[Item, ...]) -> int:
         number = self._frame_numbers.get(pairs)
         if number is None:
+            shortest = min(map(self._item_shortest, pairs))  # first, for it may fail
             number = self._frame_numbers[pairs] = len(self._frames)
             self._frames.append(pairs)
-            self._frame_shortest.append(min(map(self._item_shortest, pairs)))
+            self._frame_shortest.append(shortest)
+            self._above.append(number)
         return number
+
+    # What need not be held: of two pairs with the same state one whose frame is covered by the
+    # other's. An ambiguous grammar has as many frames as bytes were read, each covering the last.
+
+    def _uncovered(self, items: list[Item]) -> list[Item]:
+        """`items` are sorted. The youngest frames, which cover most, come first."""
+        kept: dict[int, list[int]] = {}  # frames of each state
+        for state, frame in reversed(items):
+            frames = kept.setdefault(state, [])
+            if len(frames) < _MANY:
+                if any(self._covers(by, frame, _DEEP) for by in frames):
+                    continue
+                frames[:] = [old for old in frames if not self._covers(frame, old, _DEEP)]
+            frames.append(frame)
+        return sorted((state, frame) for state, frames in kept.items() for frame in frames)
+
+    def _covers(self, frame: int, other: int, depth: int) -> bool:
+        """Whether every text that leads from one frame to the end leads there from the other as
+        well; where that takes long to find out, False."""
+        above, key = self._above, (frame, other)
+        if frame == other or above[other] == frame:
+            return True
+        if other == BOTTOM:
+            return self._frame_shortest[frame] == 0
+        if frame == BOTTOM or not depth or key in self._not_above:
+            return False
+        if (above[other] != other and self._covers(frame, above[other], depth - 1)) or (
+            self._covers_pairs(frame, other, depth - 1)
+        ):
+            above[other] = frame
+            return True
+        if len(self._not_above) > _MOST_KNOWN:
+            self._not_above.clear()
+        self._not_above.add(key)
+        return False
+
+    def _covers_pairs(self, frame: int, other: int, depth: int) -> bool:
+        have, wanted = self._frames[frame], self._frames[other]
+        if 4 * len(have) * len(wanted) > _MANY * _MANY:
+            return False
+        for state, its in wanted:
+            self.spend(len(have))
+            if not any(state == mine and self._covers(below, its, depth) for mine, below in have):
+                return False
+        return True
 
     # Counting
 
@@ -456,6 +557,7 @@ class Machine:
                     after = self.step(here, byte)
                     if after != DEAD:
                         following[after] = min(following.get(after, 0) + count, enough)
+            self.spend(256 * len(following))
             layer, depth = following, depth + 1
         return lengths
 
@@ -500,6 +602,7 @@ class Machine:
                         following[next_item] = min(following.get(next_item, 0) + count, 2)
             if found > skipped:
                 best = min(best, depth)
+            self.spend(256 * len(following))
             layer, depth = following, depth + 1
         return best
 
@@ -548,11 +651,33 @@ class Machine:
             self._relax(state, following)
         self._relax(1, self._num_states)
 
+    def _prefer_spelled(self) -> bool:
+        """Where every state's end can be reached by bytes that are tokens, only these count from
+        now on."""
+        before = self._need
+        self._need = [0] + [NEVER] * (self._num_states - 1)
+        self._of_spelled = True
+        self._relax(1, self._num_states)
+        found = all(
+            new < NEVER or old >= NEVER for new, old in zip(self._need, before, strict=True)
+        )
+        if not found:
+            self._need, self._of_spelled = before, False
+        self._rules = [None] * len(self._rules)
+        self._frame_shortest = [0]
+        for pairs in self._frames[1:]:
+            self._frame_shortest.append(min(map(self._item_shortest, pairs)))
+        return found
+
+    def _is_spelled(self, low: int, high: int) -> bool:
+        return not self._of_spelled or any(byte in self._spelled for byte in range(low, high + 1))
+
     def _relax(self, first: int, last: int) -> None:
         need, changed = self._need, True
         while changed:
             changed = False
             for state in range(first, last):
+                self.spend(8 + len(self._edges[state]))
                 best = self._equation(state)
                 if best < need[state]:
                     need[state], changed = best, True
@@ -562,19 +687,21 @@ class Machine:
         best = need[state]
         for target in self._jumps[state]:
             best = min(best, need[target])
-        for _, _, target in self._edges[state]:
-            best = min(best, need[target] + 1)
-        first, then, low, _, _ = self._operands[state]
+        for low, high, target in self._edges[state]:
+            if need[target] + 1 < best and self._is_spelled(low, high):
+                best = need[target] + 1
+        first, then, least, _, _ = self._operands[state]
         match self._kind[state]:
             case Kind.CALL:
                 best = min(best, need[self._starts[first]] + need[then])
             case Kind.REPEAT:
-                inner = need[self._starts[first]] * low if low else 0
+                inner = need[self._starts[first]] * least if least else 0
                 best = min(best, inner + need[then])
             case Kind.PRODUCT | Kind.UNIQUE:
                 best = min(best, self._inner.get(state, NEVER) + need[then])
             case Kind.COLLECTION:
                 rules = self._make_rules(first, need)
+                self.spend(8 * len(rules.members))
                 best = min(best, rules.shortest(rules.begin) + need[then])
         return min(best, NEVER)
 
@@ -597,7 +724,9 @@ class Machine:
                 inner = self._shortest_unique(origin, counted)
             case _:
                 assert isinstance(counted, Progress)
-                inner = self._collection(origin).shortest(counted)
+                rules = self._collection(origin)
+                self.spend(len(rules.members))
+                inner = rules.shortest(counted)
         return min(inner + self._need[then], NEVER)
 
     def _item_shortest(self, item: Item) -> int:
@@ -605,44 +734,44 @@ class Machine:
         return self._state_need(state) + self._frame_shortest[frame]
 
     def _shortest_product(self, product: int, parts: tuple[int, ...]) -> int:
-        """Fewest bytes after which all parts agree, by a search that goes on from what is known."""
+        """Fewest bytes after which all parts agree, by a search that goes on from what is known.
+        The most hopeful states are first: no part ends sooner than it would alone."""
         known = self._product_shortest
         if any(p == DEAD and not no for p, no in zip(parts, self._negated(product), strict=True)):
             return NEVER
         if (product, parts) in known:
             return known[product, parts]
-        layers: list[dict[tuple[int, ...], tuple[int, ...]]] = [{parts: parts}]
-        seen = {parts}
-        best, end = NEVER, None
-        while layers[-1] and len(layers) - 1 < best:
-            after: dict[tuple[int, ...], tuple[int, ...]] = {}
-            for here in layers[-1]:
-                if (product, here) in known:
-                    found = len(layers) - 1 + known[product, here]
-                elif self._parts_accept(product, here):
-                    found = len(layers) - 1
-                else:
-                    for byte in self._class_byte:
-                        reached = self._step_parts(product, here, byte)
-                        if reached is not None and reached not in seen:
-                            seen.add(reached)
-                            after[reached] = here
+        nearest = {parts: 0}  # the least depth of each found
+        before: dict[tuple[int, ...], tuple[int, ...]] = {}
+        open_ = [(self._bound(product, parts), 0, parts)]
+        while open_:
+            length, depth, here = heapq.heappop(open_)
+            if nearest[here] < -depth:
+                continue
+            if (product, here) in known or self._parts_accept(product, here):
+                while here != parts:
+                    known[product, here] = length - nearest[here]
+                    here = before[here]
+                known[product, parts] = length
+                return length
+            self.spend(4 * self.num_classes)
+            for byte in self._spelled_class_bytes:
+                reached = self._step_parts(product, here, byte)
+                if reached is None or nearest.get(reached, NEVER) <= 1 - depth:
                     continue
-                if found < best:
-                    best, end = found, (len(layers) - 1, here)
-            if len(seen) > _MOST_PRODUCT_STATES:
+                nearest[reached], before[reached] = 1 - depth, here
+                rest = known.get((product, reached), self._bound(product, reached))
+                if rest < NEVER:
+                    heapq.heappush(open_, (1 - depth + rest, depth - 1, reached))
+            if len(nearest) > _MOST_PRODUCT_STATES:
                 raise LimitExceeded(f"it needs more than {_MOST_PRODUCT_STATES} states")
-            if time.monotonic() > self._deadline:
-                raise LimitExceeded("it took too long")
-            layers.append(after)
-        if end is None:
-            known.update({((product, here), NEVER) for here in seen})
-            return NEVER
-        depth, here = end
-        for length in range(depth, -1, -1):  # back along the way
-            known[product, here] = best - length
-            here = layers[length][here]
-        return best
+        known.update({(product, here): NEVER for here in nearest})
+        return NEVER
+
+    def _bound(self, product: int, parts: tuple[int, ...]) -> int:
+        """As many bytes at least are to come."""
+        pairs = zip(parts, self._negated(product), strict=True)
+        return max((self.shortest(part) for part, negated in pairs if not negated), default=0)
 
 
 def _lists(begins: np.ndarray, flat: list) -> list[list]:  # type: ignore[type-arg]

@@ -23,21 +23,17 @@ from .program import Program
 from .token_machine import Row
 
 _FAILED: Final = -3
-_ERROR_SIZE: Final = 256
 _ROOM: Final = 4096
 NO_BUDGET: Final = -1
 
 _INT: Final = ctypes.c_int
 _POINTER: Final = ctypes.c_void_p
 _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
+    "error": (ctypes.c_char_p, []),
     "vocabulary_new": (_POINTER, [_POINTER, _POINTER, _INT, _POINTER, _INT]),
     "vocabulary_free": (None, [_POINTER]),
-    "grammar_new": (
-        _POINTER,
-        [_POINTER, _POINTER, _POINTER, ctypes.c_double, ctypes.c_char_p, _INT],
-    ),
+    "grammar_new": (_POINTER, [_POINTER, _POINTER, _POINTER, ctypes.c_double]),
     "grammar_free": (None, [_POINTER]),
-    "grammar_error": (ctypes.c_char_p, [_POINTER]),
     "grammar_start": (_INT, [_POINTER]),
     "grammar_size": (_INT, [_POINTER]),
     "grammar_step": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT]),
@@ -77,6 +73,8 @@ class _Trie:
         self.handle = library().sapwood_vocabulary_new(
             b"".join(texts), begin.ctypes.data, len(texts), ends.ctypes.data, len(ends)
         )
+        if not self.handle:
+            raise last_error()
         # At the end of the process threads may still be at work here; then nothing is freed.
         weakref.finalize(self, library().sapwood_vocabulary_free, self.handle).atexit = False
 
@@ -98,15 +96,14 @@ class NativeTokenMachine:
         arrays = program.arrays
         data = np.concatenate([array.reshape(-1) for array in arrays])
         sizes = np.array([array.size for array in arrays], np.int64)
-        error = ctypes.create_string_buffer(_ERROR_SIZE)
         self.handle = self._library.sapwood_grammar_new(
-            data.ctypes.data, sizes.ctypes.data, self._trie.handle, seconds, error, _ERROR_SIZE
+            data.ctypes.data, sizes.ctypes.data, self._trie.handle, seconds
         )
         if not self.handle:
-            raise LimitExceeded(error.value.decode())
+            raise last_error()
         weakref.finalize(self, self._library.sapwood_grammar_free, self.handle).atexit = False
         self._accept: Final = self._library.sapwood_grammar_accept
-        self.start: Final[int] = self._library.sapwood_grammar_start(self.handle)
+        self.start: Final = self._checked(self._library.sapwood_grammar_start(self.handle))
 
     @property
     def num_configurations(self) -> int:
@@ -170,7 +167,7 @@ class NativeTokenMachine:
 
         def fill(configuration: int, budget: int | None) -> None:
             if call(handle, configuration, NO_BUDGET if budget is None else budget, address):
-                raise self.error()
+                raise last_error()
 
         return fill
 
@@ -184,12 +181,13 @@ class NativeTokenMachine:
 
     def _checked(self, result: int) -> int:
         if result == _FAILED:
-            raise self.error()
+            raise last_error()
         return result
 
-    def error(self) -> LimitExceeded:
-        """Why the last call failed."""
-        return LimitExceeded(self._library.sapwood_grammar_error(self.handle).decode())
+
+def last_error() -> LimitExceeded:
+    """Why this thread's last call failed."""
+    return LimitExceeded(library().sapwood_error().decode())
 
 
 def fill_rows(jobs: Sequence[int], rows: Row) -> int:

@@ -26,6 +26,7 @@ struct Lists {
   int size() const { return static_cast<int>(begin.size()) - 1; }
   const T* first(int list) const { return flat.data() + begin[list]; }
   const T* last(int list) const { return flat.data() + begin[list + 1]; }
+  size_t size(int list) const { return begin[list + 1] - begin[list]; }
   bool empty(int list) const { return begin[list] == begin[list + 1]; }
 };
 

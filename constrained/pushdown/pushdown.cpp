@@ -1,9 +1,11 @@
 // The C face of the pushdown machine, for `native.py`. Any thread may call; a grammar is locked while
-// it works. A call that fails returns FAILED, and `sapwood_grammar_error` says why.
+// it works. Nothing is thrown out of here: a call that fails returns FAILED, or null, and
+// `sapwood_error` says why to the thread that called.
 
 #include <cstdint>
+#include <cstring>
 #include <mutex>
-#include <string>
+#include <new>
 
 #include "grammar.h"
 
@@ -15,23 +17,52 @@ namespace {
 
 constexpr int FAILED = -3;
 
+thread_local char last_error[256];
+
+void note_error(const char* why) noexcept {
+  std::strncpy(last_error, why, sizeof last_error - 1);
+  last_error[sizeof last_error - 1] = 0;
+}
+
+// What `work` returns, or `failed` where it throws.
+template <class Result, class Do>
+Result caught(Result failed, Do&& work) noexcept {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    note_error("there is not enough memory");
+  } catch (const std::exception& error) {
+    note_error(error.what());
+  } catch (...) {
+    note_error("something unknown went wrong");
+  }
+  return failed;
+}
+
 struct Guarded {
   Guarded(Program program, const Vocabulary& vocabulary, double seconds)
       : grammar(std::move(program), vocabulary, seconds) {}
   Grammar grammar;
   std::mutex mutex;
-  std::string error;
+  bool is_whole = true;  // nothing but a limit has ever stopped it in the middle of a change
 };
 
 template <class Do>
-int guarded(Guarded* of, Do&& work) {
-  const std::lock_guard<std::mutex> lock(of->mutex);
-  try {
-    return work(of->grammar);
-  } catch (const std::exception& error) {
-    of->error = error.what();
-    return FAILED;
-  }
+int guarded(void* grammar, Do&& work) noexcept {
+  return caught(FAILED, [&] {
+    Guarded* of = static_cast<Guarded*>(grammar);
+    const std::lock_guard<std::mutex> lock(of->mutex);
+    if (!of->is_whole) throw Limit("it ran out of memory before");
+    of->grammar.machine().begin_work();
+    try {
+      return work(of->grammar);
+    } catch (const Limit&) {
+      throw;
+    } catch (...) {
+      of->is_whole = false;
+      throw;
+    }
+  });
 }
 
 // The arrays of `Program.arrays`, one after the other.
@@ -77,59 +108,57 @@ Program read_program(Arrays arrays) {
 
 }  // namespace
 
+// Why this thread's last call failed.
+EXPORT const char* sapwood_error() { return last_error; }
+
 EXPORT void* sapwood_vocabulary_new(const uint8_t* blob, const int64_t* begin, int size, const int* ends, int num_ends) {
-  return new Vocabulary(blob, begin, size, ends, num_ends);
+  return caught<void*>(nullptr, [=] { return new Vocabulary(blob, begin, size, ends, num_ends); });
 }
 
 EXPORT void sapwood_vocabulary_free(void* vocabulary) { delete static_cast<Vocabulary*>(vocabulary); }
 
-// The grammar, or null, with the reason in `error`.
-EXPORT void* sapwood_grammar_new(const int32_t* data, const int64_t* sizes, const void* vocabulary,
-                                 double seconds, char* error, int error_size) {
-  try {
+EXPORT void* sapwood_grammar_new(const int32_t* data, const int64_t* sizes, const void* vocabulary, double seconds) {
+  return caught<void*>(nullptr, [=] {
     return new Guarded(read_program({data, sizes}), *static_cast<const Vocabulary*>(vocabulary), seconds);
-  } catch (const std::exception& raised) {
-    std::strncpy(error, raised.what(), error_size - 1);
-    return nullptr;
-  }
+  });
 }
 
 EXPORT void sapwood_grammar_free(void* grammar) { delete static_cast<Guarded*>(grammar); }
 
-EXPORT const char* sapwood_grammar_error(void* grammar) { return static_cast<Guarded*>(grammar)->error.c_str(); }
-
-EXPORT int sapwood_grammar_start(void* grammar) { return static_cast<Guarded*>(grammar)->grammar.machine().start(); }
+EXPORT int sapwood_grammar_start(void* grammar) {
+  return guarded(grammar, [](Grammar& g) { return g.machine().start(); });
+}
 
 EXPORT int sapwood_grammar_size(void* grammar) {
-  return guarded(static_cast<Guarded*>(grammar), [](Grammar& g) { return g.machine().size(); });
+  return guarded(grammar, [](Grammar& g) { return g.machine().size(); });
 }
 
 EXPORT int sapwood_grammar_step(void* grammar, int configuration, const uint8_t* text, int length) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.step(configuration, text, length); });
+  return guarded(grammar, [=](Grammar& g) { return g.step(configuration, text, length); });
 }
 
 EXPORT int sapwood_grammar_accept(void* grammar, int configuration, int token) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.accept(configuration, token); });
+  return guarded(grammar, [=](Grammar& g) { return g.accept(configuration, token); });
 }
 
 EXPORT int sapwood_grammar_accepting(void* grammar, int configuration) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.machine().accepting(configuration); });
+  return guarded(grammar, [=](Grammar& g) { return g.machine().accepting(configuration); });
 }
 
 EXPORT int sapwood_grammar_is_end(void* grammar, int configuration) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.is_end(configuration); });
+  return guarded(grammar, [=](Grammar& g) { return g.is_end(configuration); });
 }
 
 EXPORT int sapwood_grammar_shortest(void* grammar, int configuration) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.machine().shortest(configuration); });
+  return guarded(grammar, [=](Grammar& g) { return g.machine().shortest(configuration); });
 }
 
 EXPORT int sapwood_grammar_needed(void* grammar, int configuration) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.needed(configuration); });
+  return guarded(grammar, [=](Grammar& g) { return g.needed(configuration); });
 }
 
 EXPORT int sapwood_grammar_next_bytes(void* grammar, int configuration, bool* may_follow) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+  return guarded(grammar, [=](Grammar& g) {
     g.next_bytes(configuration, may_follow);
     return 0;
   });
@@ -137,7 +166,7 @@ EXPORT int sapwood_grammar_next_bytes(void* grammar, int configuration, bool* ma
 
 // How many bytes must follow; the first `room` of them in `out`, the configuration after all in `end`.
 EXPORT int sapwood_grammar_forced(void* grammar, int configuration, uint8_t* out, int room, int* end) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+  return guarded(grammar, [=](Grammar& g) {
     std::vector<uint8_t> bytes;
     *end = g.forced(configuration, bytes);
     std::copy_n(bytes.begin(), std::min<size_t>(bytes.size(), room), out);
@@ -146,20 +175,20 @@ EXPORT int sapwood_grammar_forced(void* grammar, int configuration, uint8_t* out
 }
 
 EXPORT int sapwood_grammar_crosses(void* grammar, int configuration, const uint8_t* text, int length, int place) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) { return g.crosses(configuration, text, length, place); });
+  return guarded(grammar, [=](Grammar& g) { return g.crosses(configuration, text, length, place); });
 }
 
 // See `Grammar::fill_beyond`.
 EXPORT int sapwood_grammar_fill_beyond(void* grammar, int configuration, const uint8_t* before, int length, int budget,
                                        int32_t* row) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+  return guarded(grammar, [=](Grammar& g) {
     g.fill_beyond(configuration, before, length, budget, row);
     return 0;
   });
 }
 
 EXPORT int sapwood_fill(void* grammar, int configuration, int budget, int32_t* row) {
-  return guarded(static_cast<Guarded*>(grammar), [=](Grammar& g) {
+  return guarded(grammar, [=](Grammar& g) {
     g.fill(configuration, budget, row);
     return 0;
   });

@@ -105,7 +105,8 @@ class PythonTokenMachine:
     """The definition of what the C++ version does; slower by one to two orders of magnitude."""
 
     def __init__(self, program: Program, vocabulary: Vocabulary, seconds: float = 60.0) -> None:
-        self._machine = Machine(program, seconds)
+        spelled = [text[0] for text in vocabulary.spelled if len(text) == 1]
+        self._machine = Machine(program, seconds, spelled)
         self._vocabulary = vocabulary
         self.start: Final = self._machine.start
         self._steps = _Steps(self._machine, vocabulary.trie)
@@ -118,6 +119,10 @@ class PythonTokenMachine:
         return self._machine.num_configurations
 
     def step(self, configuration: int, text: bytes) -> int:
+        self._machine.begin_work()
+        return self._step(configuration, text)
+
+    def _step(self, configuration: int, text: bytes) -> int:
         for byte in text:
             if configuration == DEAD:
                 break
@@ -129,7 +134,9 @@ class PythonTokenMachine:
         if not text:
             return DEAD
         reached = self.step(configuration, text)
-        return DEAD if reached == DEAD or self.needed(reached) >= NEVER else reached
+        if reached == DEAD or self._machine.only_spelled or self._tokens_to_end(reached) < NEVER:
+            return reached
+        return DEAD
 
     def accepting(self, configuration: int) -> bool:
         return self._machine.accepting(configuration)
@@ -138,12 +145,17 @@ class PythonTokenMachine:
         return self.accepting(configuration) and not self.next_bytes(configuration)
 
     def next_bytes(self, configuration: int) -> list[int]:
+        self._machine.begin_work()
+        return self._next_bytes(configuration)
+
+    def _next_bytes(self, configuration: int) -> list[int]:
         return [byte for byte in range(256) if self._machine.step(configuration, byte) != DEAD]
 
     def forced(self, configuration: int) -> tuple[bytes, int]:
+        self._machine.begin_work()
         out = bytearray()
         while not self.accepting(configuration) and len(out) < _MOST_FORCED:
-            following = self.next_bytes(configuration)
+            following = self._next_bytes(configuration)
             if len(following) > 1:
                 break
             out.append(following[0])
@@ -152,6 +164,7 @@ class PythonTokenMachine:
 
     def crosses(self, configuration: int, text: bytes, place: int) -> bool:
         trie = self._vocabulary.trie
+        self._machine.begin_work()
         for start in range(place - 1, max(place - self._vocabulary.longest, 0) - 1, -1):
             node = 0
             for at in range(start, len(text)):
@@ -169,6 +182,7 @@ class PythonTokenMachine:
         while stack:
             node, here = stack.pop()
             for child in range(trie.first_child[node], trie.first_child[node + 1]):
+                self._machine.spend(1)
                 reached = self._machine.step(here, int(trie.byte[child]))
                 if reached != DEAD:
                     if trie.token[child] >= 0:
@@ -177,6 +191,10 @@ class PythonTokenMachine:
         return False
 
     def needed(self, configuration: int) -> int:
+        self._machine.begin_work()
+        return self._tokens_to_end(configuration)
+
+    def _tokens_to_end(self, configuration: int) -> int:
         # Within unique items it is bytes, for rows forget what tokens would be told apart by.
         if self._machine.reads_unique(configuration):
             return self._machine.shortest(configuration)
@@ -195,7 +213,8 @@ class PythonTokenMachine:
         return self._needed[configuration]
 
     def _shortest_step(self, configuration: int) -> tuple[int, int]:
-        steps = [(byte, self._machine.step(configuration, byte)) for byte in range(256)]
+        machine = self._machine
+        steps = [(byte, machine.step(configuration, byte)) for byte in machine.ending_bytes]
         alive = [(self._machine.shortest(to), byte, to) for byte, to in steps if to != DEAD]
         _, byte, reached = min(alive)
         return byte, reached
@@ -217,6 +236,7 @@ class PythonTokenMachine:
         return lambda configuration, budget: self.fill(configuration, budget, row)
 
     def fill(self, configuration: int, budget: int | None, row: Row) -> None:
+        self._machine.begin_work()
         configuration = self._machine.outline(configuration)
         if configuration not in self._rows:
             if len(self._rows) >= _MOST_ROWS:
@@ -235,6 +255,7 @@ class PythonTokenMachine:
         return words, most
 
     def fill_beyond(self, configuration: int, before: bytes, budget: int | None, row: Row) -> None:
+        self._machine.begin_work()
         trie, node = self._vocabulary.trie, 0
         for byte in before:
             node = trie.child(node, byte) if node >= 0 else node
@@ -246,7 +267,9 @@ class PythonTokenMachine:
     def _pack(self, tokens: Row, reached: Row, most_after: int) -> tuple[Row, int]:
         vocabulary = self._vocabulary
         distinct, which = np.unique(reached, return_inverse=True)
-        needed = np.array([self.needed(each) for each in distinct.tolist()], np.int32)[which]
+        needed = np.array([self._tokens_to_end(each) for each in distinct.tolist()], np.int32)[
+            which
+        ]
         fits = needed <= min(most_after, NEVER - 1)
         allowed = np.zeros(vocabulary.num_words * 32, np.bool_)
         allowed[tokens[fits]] = True

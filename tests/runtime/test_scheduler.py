@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sapwood.constrained import GrammarState
+from sapwood.constrained import GrammarState, JsonSchema
 from sapwood.runtime.errors import EngineError, InvalidRequest, Overloaded
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
@@ -352,6 +352,24 @@ def test_a_request_that_cannot_be_computed_fails_alone(make_driver: MakeDriver) 
     assert isinstance(answers[ids[1]].error, EngineError)
     for number in (0, 2, 3):
         assert answers[ids[number]].token_ids == expected[number]
+
+
+def test_a_constraint_that_takes_too_much_work_fails_alone(make_driver: MakeDriver) -> None:
+    driver = make_driver()
+    texts = prompts(3, 40)
+    expected = [driver.answer(text, ignore_eos=True).token_ids for text in texts]
+    driver = make_driver()
+    ids = [driver.submit(text, ignore_eos=True) for text in texts]
+    # Which letters stand so far from the end is thousands of states for every length of the text.
+    schema = {"pattern": "(a|b)*a(a|b){14}$", "not": {"pattern": "(a|b)*b(a|b){12}$"}}
+    constraint = JsonSchema.of({"type": "string", **schema, "maxLength": 90})
+    heavy = driver.submit("x", constraint=constraint, max_tokens=1_000)
+    answers = driver.run()
+    error = answers[heavy].error
+    assert isinstance(error, InvalidRequest) and error.field == "constraint"
+    assert "limit" in str(error)
+    for number, id in enumerate(ids):
+        assert answers[id].token_ids == expected[number]
 
 
 @pytest.mark.parametrize("page_size, budget", [(16, 8), (64, 32), (1_024, 512)])
