@@ -5,6 +5,8 @@ against every scalar value, so the two cannot differ.
 """
 
 import re
+import sys
+from array import array
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
@@ -56,7 +58,8 @@ def complement(ranges: Ranges) -> Ranges:
 
 @lru_cache(maxsize=1)
 def _every_character() -> str:
-    return "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    codes = array("I", range(SURROGATES[0])) + array("I", range(SURROGATES[1] + 1, 0x110000))
+    return codes.tobytes().decode("utf-32-le" if sys.byteorder == "little" else "utf-32-be")
 
 
 @lru_cache(maxsize=1)

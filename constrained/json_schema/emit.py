@@ -4,14 +4,20 @@ Owns: recursion (a term met again is the same rule), single values, and which pa
 to which type. Knows no keyword.
 """
 
+from functools import lru_cache
+
 from ..errors import LimitExceeded
+from ..limits import CompileLimits, Meter
 from ..pushdown.builder import FINAL, Builder, Collection, Member, Part
+from ..spec import Whitespace
 from .arrays import add_array
 from .cases import Cases
 from .constraints import (
+    ANYTHING,
     ARRAY,
     BOOLEAN,
     FRACTION,
+    FREE,
     INTEGER,
     NOTHING,
     NULL,
@@ -21,11 +27,12 @@ from .constraints import (
     Given,
     Term,
 )
+from .document import Document
 from .evaluate import Evaluator
 from .numbers import Numbers
 from .objects import add_object
 from .spacing import Spacing
-from .strings import Strings
+from .strings import Strings, matches
 
 
 class Emitter:
@@ -58,11 +65,12 @@ class Emitter:
 
     def rule(self, wanted: Term) -> int:
         """The rule of the values that fit a term; made later, by `finish`."""
-        rule = self._rules.get(wanted)
-        if rule is None:
-            rule = self._rules[wanted] = self.builder.declare()
-            self._waiting.append((rule, wanted))
-        return rule
+        if wanted not in self._rules:
+            if wanted == ANYTHING:
+                self._rules[wanted] = self.builder.include(*_any_value(self.spacing.style))
+            else:
+                self._declare(wanted)
+        return self._rules[wanted]
 
     def finish(self) -> None:
         """Make every rule that was asked for."""
@@ -72,6 +80,11 @@ class Emitter:
                 self.builder.define(rule, self._start(wanted))
             except LimitExceeded as error:
                 raise LimitExceeded(f"{_pointer(wanted)}: {error}") from error
+
+    def _declare(self, wanted: Term) -> int:
+        rule = self._rules[wanted] = self.builder.declare()
+        self._waiting.append((rule, wanted))
+        return rule
 
     def values_of(self, wanted: Term) -> tuple[object, ...] | None:
         """The values that fit a term, where they are scalars and few; None otherwise."""
@@ -176,6 +189,8 @@ class Emitter:
         cases = tuple(dict.fromkeys(self._cases.of(wanted)))
         if not cases:
             return self.builder.nothing()
+        if cases == (FREE,) and wanted != ANYTHING:
+            return self.builder.starts[self.rule(ANYTHING)]
         # Terms that come down to the same alternatives share their states.
         if cases not in self._by_cases:
             pointer = _pointer(wanted)
@@ -216,6 +231,25 @@ class Emitter:
         if isinstance(value, str):
             return [self.spacing.quoted(value)]
         return self.spacing.spellings(value)
+
+
+@lru_cache(maxsize=8)
+def _any_value(whitespace: Whitespace) -> tuple[Builder, int]:
+    """The rule of any JSON value, in a builder of its own: most schemas are open somewhere."""
+    builder, document = Builder(Meter(CompileLimits())), Document(True)
+    evaluator = Evaluator(document, matches)
+    emitter = Emitter(
+        builder,
+        Cases(document, evaluator, builder.meter.check_time),
+        evaluator,
+        Spacing(builder, whitespace, integer_fraction=False),
+        ordered=True,
+        integer_fraction=False,
+        open_objects=True,
+    )
+    rule = emitter._declare(ANYTHING)
+    emitter.finish()
+    return builder, rule
 
 
 def _pointer(wanted: Term) -> str:

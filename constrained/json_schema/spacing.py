@@ -21,6 +21,7 @@ class Spacing:
     """
 
     def __init__(self, builder: Builder, whitespace: Whitespace, *, integer_fraction: bool) -> None:
+        self.style: Final = whitespace
         self._builder = builder
         self._free = whitespace == "flexible"
         self._integer_fraction = integer_fraction
