@@ -1,9 +1,9 @@
-"""From constraints to compiled grammars: cached, off the caller's thread, under limits.
+"""From constraints to compiled grammars: cached, off the engine's thread, under limits.
 
-A constraint is tried for a moment in the first lane, and where that is not enough for as long as
-the limits say in the second; each lane has threads of its own, so small constraints never wait
-behind large ones. Every step of a compilation is counted by code of ours, which stops at a limit;
-no library that could run on is called.
+A constraint is tried for a moment in the first lane, or by a caller who waits, and where that is
+not enough for as long as the limits say in the second; each lane has threads of its own, so small
+constraints never wait behind large ones. Every step of a compilation is counted by code of ours,
+which stops at a limit; no library that could run on is called.
 """
 
 import threading
@@ -75,34 +75,48 @@ class GrammarCompiler:
         return self._vocabulary
 
     def compile(self, spec: Constraint) -> CompiledGrammar:
-        """The compiled grammar, waiting for it; raises GrammarError, which names what is wrong."""
-        return self.submit(spec).result()
+        """The compiled grammar; raises GrammarError, which names what is wrong.
+
+        What takes no longer than a moment is compiled in the caller's thread, for it waits anyway.
+        Raises RuntimeError after `close`.
+        """
+        with self._lock:
+            future, is_new = self._begin(spec)
+        if is_new:
+            self._run(spec, future, 0)
+        return future.result()
 
     def submit(self, spec: Constraint) -> "Future[CompiledGrammar]":
         """A future of the compiled grammar; equal specs in flight share one, not to be cancelled.
 
         Its exception is a GrammarError. Raises RuntimeError after `close`.
         """
+        with self._lock:
+            future, is_new = self._begin(spec)
+            if is_new:
+                self._lanes[0].threads.submit(self._run, spec, future, 0)
+            return future
+
+    def _begin(self, spec: Constraint) -> "tuple[Future[CompiledGrammar], bool]":
+        """The future of a spec, and whether it is for the caller to see to it."""
         if not isinstance(spec, Constraint):
             raise GrammarError(f"{spec!r} is not a constraint")
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the grammar compiler is closed")
-            if spec in self._in_flight:
-                return self._in_flight[spec]
-            future: Future[CompiledGrammar] = Future()
-            future.set_running_or_notify_cancel()
-            if spec in self._grammars:
-                self._grammars.move_to_end(spec)
-                future.set_result(self._grammars[spec])
-                return future
-            refusal = self._refusals.get(spec)
-            if refusal is not None and time.monotonic() < refusal.until:
-                future.set_exception(refusal.kind(refusal.message))
-                return future
-            self._in_flight[spec] = future
-            self._lanes[0].threads.submit(self._run, spec, future, 0)
-            return future
+        if self._closed:
+            raise RuntimeError("the grammar compiler is closed")
+        if spec in self._in_flight:
+            return self._in_flight[spec], False
+        future: Future[CompiledGrammar] = Future()
+        future.set_running_or_notify_cancel()
+        if spec in self._grammars:
+            self._grammars.move_to_end(spec)
+            future.set_result(self._grammars[spec])
+            return future, False
+        refusal = self._refusals.get(spec)
+        if refusal is not None and time.monotonic() < refusal.until:
+            future.set_exception(refusal.kind(refusal.message))
+            return future, False
+        self._in_flight[spec] = future
+        return future, True
 
     def close(self) -> None:
         """End the threads; what has not begun fails. May be called twice."""
@@ -120,22 +134,31 @@ class GrammarCompiler:
         try:
             grammar = self._compile(spec, self._lanes[lane].limits)
         except BaseException as error:  # goes to the waiting callers as it is
-            if isinstance(error, LimitExceeded) and self._lanes[lane].limits != self._limits:
-                self._lanes[lane + 1].threads.submit(self._run, spec, future, lane + 1)
-                return
-            with self._lock:
-                self._in_flight.pop(spec, None)
-                if isinstance(error, LimitExceeded):
-                    self._refuse_again(spec, error)
-            future.set_exception(error)
+            self._failed(spec, future, lane, error)
             return
         with self._lock:
-            self._in_flight.pop(spec, None)
+            if self._in_flight.pop(spec, None) is not future:
+                return  # `close` has failed it
             self._refusals.pop(spec, None)
             self._grammars[spec] = grammar
             while len(self._grammars) > self._cache_size:
                 self._grammars.popitem(last=False)
         future.set_result(grammar)
+
+    def _failed(
+        self, spec: Constraint, future: "Future[CompiledGrammar]", lane: int, error: BaseException
+    ) -> None:
+        """Hands it on to the next lane, where there is more time, or to those who wait."""
+        is_limit = isinstance(error, LimitExceeded)
+        with self._lock:
+            if is_limit and self._lanes[lane].limits != self._limits and not self._closed:
+                self._lanes[lane + 1].threads.submit(self._run, spec, future, lane + 1)
+                return
+            if self._in_flight.pop(spec, None) is not future:
+                return
+            if isinstance(error, LimitExceeded):
+                self._refuse_again(spec, error)
+        future.set_exception(error)
 
     def _refuse_again(self, spec: Constraint, error: LimitExceeded) -> None:
         # As a recipe: one exception raised again and again would gather tracebacks.

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -224,3 +225,41 @@ def test_close_fails_what_has_not_begun(make, monkeypatch):
     with pytest.raises(RuntimeError, match="closed"):
         compiler.submit(Regex("a"))
     compiler.close()
+
+
+def test_who_waits_compiles_in_his_own_thread(make, monkeypatch):
+    compiler, threads = make(), []
+
+    def noting(spec, limits):
+        threads.append(threading.current_thread())
+        return plain(spec, limits)
+
+    plain = compiler_module.lower
+    monkeypatch.setattr(compiler_module, "lower", noting)
+    assert compiler.compile(Regex("a")).shortest == 1
+    assert compiler.submit(Regex("b")).result(60).shortest == 1
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is not threads[0]
+
+
+@pytest.mark.parametrize("passes_limit", [False, True])
+def test_what_is_compiled_while_the_compiler_closes_ends(make, monkeypatch, passes_limit):
+    compiler = make()
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly(spec, limits):
+        begun.set()
+        assert go.wait(60)
+        if passes_limit:
+            raise LimitExceeded("it took longer")
+        return plain(spec, limits)
+
+    plain = compiler_module.lower
+    monkeypatch.setattr(compiler_module, "lower", slowly)
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(compiler.compile, Regex("a"))
+        assert begun.wait(60)
+        compiler.close()
+        go.set()
+        with pytest.raises(GrammarError, match="closed"):
+            found.result(60)
