@@ -13,7 +13,8 @@ from ..runtime.errors import InvalidRequest
 from ..runtime.protocol import LogprobOptions
 from .abilities import check_generate, check_heal, check_place, check_select
 from .executor import Executor, Fork
-from .nodes import Gen, Literal, Media, Reasoning, RoleBegin, RoleEnd, Select, Sequence
+from .nodes import Gen, Literal, Media, Node, Reasoning, RoleBegin, RoleEnd, Select, Sequence
+from .observer import Added, Forked, ScopeBegun, ScopeEnded
 from .reads import Read, of_variable, wait
 from .run import Run
 from .steps import (
@@ -57,7 +58,10 @@ class Branch:
         """Raises TypeError for what is no expression, InvalidRequest for what cannot be done."""
         if self.joined:
             raise InvalidRequest("this branch was joined: nothing can be added to it any more")
-        self._visit(Literal(expression) if isinstance(expression, str) else expression)
+        node = Literal(expression) if isinstance(expression, str) else expression
+        self._visit(node)
+        if isinstance(node, Node):
+            self.run.observer(Added(self, node))
         if self.run.synchronous:
             wait(self.run, self.end())
 
@@ -150,10 +154,12 @@ class Branch:
     def scope(self, name: str) -> Iterator[None]:
         scope = Scope()
         self.executor.submit(OpenScope(scope))
+        self.run.observer(ScopeBegun(self))
         try:
             yield
         finally:
             self.executor.submit(CloseScope(scope, self.declare(name)))
+            self.run.observer(ScopeEnded(self, name))
 
     # --- variables -----------------------------------------------------------------------------
 
@@ -237,6 +243,7 @@ class Branch:
         ordinal = self._next_ordinal()
         children = [self._child((*self.executor.path, ordinal, i)) for i in range(size)]
         self.executor.submit(Fork(tuple(child.executor for child in children)))
+        self.run.observer(Forked(self, tuple(children)))
         return children
 
     def _child(self, path: tuple[int, ...]) -> "Branch":

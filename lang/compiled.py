@@ -3,7 +3,7 @@
 Owns: what is done with that beginning, and when it pays. Running is the program's own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from .api import gen
@@ -25,7 +25,11 @@ class CompiledProgram(Program[R]):
     and those of different branches or programs run together anyway.
     """
 
-    def __init__(self, func: Callable[..., R], bound: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        func: Callable[..., R] | Callable[..., Awaitable[R]],
+        bound: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(func, bound)
         self._prefix: Prefix = constant_prefix(traced(func, (), bound or {}, unrolls=True))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
 from .nodes import Expression, Node
+from .observer import Joined
 from .reads import Read, reach, wait
 from .steps import AddText
 
@@ -156,6 +157,8 @@ class Branches:
         self._is_joined = True
         for branch in self._branches:
             branch.joined = True
+        mode: JoinMode = "concate_and_append" if names is None else "gather_variable"
+        self.run.observer(Joined(self._parent, tuple(self._branches), mode))
 
     def _raise_first_error(self) -> None:
         for index, branch in enumerate(self._branches):

@@ -198,15 +198,28 @@ class Program(Generic[R]):
 
     # --- before it runs ------------------------------------------------------------------------
 
-    def trace(self, *args: Any, **kwargs: Any) -> "Graph":
+    def trace(
+        self, *args: Any, execute: bool = False, backend: object | None = None, **kwargs: Any
+    ) -> "Graph":
         """The graph of all that the program says, asks, forks and joins, from its source: nothing
         of it runs. `print` shows it as a tree, `.mermaid()` as a flowchart.
 
         The function's arguments may be given as far as they are known. Raises InvalidRequest where
         the source of the function is not to be found.
+
+        `execute=True` runs the program instead, once, with these arguments and all that its code
+        does, and tells what it said. `backend` answers; without one no model is asked: each gen
+        says "<answer>", or the shortest text of its constraint, and each select its first option.
+        (Other programs that it runs go to their own back ends.)
         """
         from .trace.tracing import traced  # reads source, which running a program never does
 
+        if execute:
+            from .trace.watching import watched
+
+            return watched(self._parameters.call(args, kwargs), backend)
+        if backend is not None:
+            raise InvalidRequest("backend has no use without execute=True", field="backend")
         return traced(self.func, args, {**kwargs, **self.bound})
 
     def compile(self) -> "CompiledProgram[R]":

@@ -12,6 +12,7 @@ from functools import cached_property
 from ..runtime.chat import ChatFormat, chat_format
 from ..runtime.client import Client
 from ..runtime.dispatcher import Dispatcher
+from .observer import Observer, nobody
 from .sampling import Sampling
 
 
@@ -39,6 +40,7 @@ class Run:
         self.synchronous = synchronous  # wait for every step where it is submitted
         # Where a resting branch goes on when something is added; None: on the thread that adds it.
         self.sender = sender
+        self.observer: Observer = nobody
         self.cancel_body: Callable[[], object] = lambda: None  # where a body can be broken off
         self.changed = threading.Condition()
         self.body_done = False

@@ -121,7 +121,7 @@ class Lines:
         return self._settle(tuple(self._frames[0].blocks.get(self.main, ())))
 
     def _settle(self, block: g.Block) -> g.Block:
-        return tuple(self._settle_vertex(vertex) for vertex in _closed_roles(block))
+        return tuple(self._settle_vertex(vertex) for vertex in closed_roles(block))
 
     def _settle_vertex(self, vertex: g.Vertex) -> g.Vertex:
         match vertex:
@@ -147,7 +147,7 @@ def _are_same(one: g.VarName | None, other: g.VarName | None) -> bool:
     return one is None or other is None or one.may_be(other)
 
 
-def _closed_roles(block: g.Block) -> g.Block:
+def closed_roles(block: g.Block) -> g.Block:
     """The block with each role's begin and end in it made one scope."""
     done: list[g.Vertex] = []
     begins: list[int] = []  # where in `done`

@@ -1,7 +1,4 @@
-"""`Program.trace`: which arguments are known, and the way to the graph.
-
-Owns: the choice between reading a program's source, which runs nothing, and watching a run.
-"""
+"""From a program's function and the arguments that are known of it to its graph; runs nothing."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence

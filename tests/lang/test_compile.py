@@ -1,4 +1,4 @@
-"""Compiled programs: what their beginning is, when it is computed ahead, and that the rest stays."""
+"""Compiled programs: what their beginning is, when it is computed ahead, what stays as it was."""
 
 import pytest
 
