@@ -65,7 +65,12 @@ class RuntimeEndpoint(RemoteBackend):
         return str(self._transport.model_info["model_path"])
 
     def get_server_info(self) -> dict[str, Any]:
-        return self._client.run(self._transport.server_info())
+        return dict(self.call("/server_info"))
+
+    def call(self, path: str, body: Any = None) -> Any:
+        """The JSON answer of one of the server's routes: a GET, or a POST where there is a body."""
+        http = self._transport.http
+        return self._client.run(http.get(path) if body is None else http.post(path, body))
 
     def flush_cache(self) -> None:
         self._client.control("flush_cache")
@@ -81,24 +86,24 @@ class _Server:
     """The transport that fits the server, once it is known which one that is."""
 
     def __init__(self, http: Http, template: ChatTemplate | None) -> None:
-        self._http = http
+        self.http = http
         self._template = template
         self._inner: Transport | None = None
         self.model_info: dict[str, Any] = {}
 
     async def open(self) -> EngineInfo:
-        self._http.open()
-        told = await self._http.get("/get_model_info")
+        self.http.open()
+        told = await self.http.get("/get_model_info")
         if not isinstance(told, dict) or "model_path" not in told:
-            raise EngineError(f"{self._http.base_url} is no server of ours or SGLang's: {told!r}")
+            raise EngineError(f"{self.http.base_url} is no server of ours or SGLang's: {told!r}")
         self.model_info = told
         model = str(told["model_path"])
         if "sapwood" in told:
-            self._inner = ExactTransport(self._http)
+            self._inner = ExactTransport(self.http)
             info = await self._inner.open()
             return info if self._template is None else _with(info, self._template)
         template = self._template or TEMPLATES.by_model_path(model)
-        self._inner = SglangTransport(self._http, model, template)
+        self._inner = SglangTransport(self.http, model, template)
         return await self._inner.open()
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
@@ -116,11 +121,8 @@ class _Server:
         assert self._inner is not None
         return await self._inner.control(action)
 
-    async def server_info(self) -> dict[str, Any]:
-        return dict(await self._http.get("/server_info"))
-
     async def close(self) -> None:
-        await self._http.close()
+        await self.http.close()
 
 
 def _with(info: EngineInfo, template: ChatTemplate) -> EngineInfo:
