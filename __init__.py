@@ -66,7 +66,16 @@ from .runtime.protocol import (
 )
 
 if TYPE_CHECKING:
-    from .lang.backends import Anthropic, Crusoe, OpenAI, RuntimeEndpoint
+    from .lang.backends import (
+        Anthropic,
+        Crusoe,
+        LiteLLM,
+        OpenAI,
+        Runtime,
+        RuntimeEndpoint,
+        ServerArgs,
+        VertexAI,
+    )
     from .runtime.engine import Engine
 
 __version__ = "0.1.0"
@@ -90,6 +99,7 @@ __all__ = [
     "InvalidRequest",
     "JsonSchema",
     "Lark",
+    "LiteLLM",
     "Node",
     "OpenAI",
     "Overloaded",
@@ -98,10 +108,13 @@ __all__ = [
     "ProgramState",
     "ProgramTimeout",
     "Regex",
+    "Runtime",
     "RuntimeEndpoint",
     "SamplingParams",
     "SapwoodError",
+    "ServerArgs",
     "StructuralTag",
+    "VertexAI",
     "__version__",
     "assistant",
     "assistant_begin",
@@ -138,7 +151,11 @@ _LAZY: Final = {
     "RuntimeEndpoint": ".lang.backends",
     "Anthropic": ".lang.backends",
     "Crusoe": ".lang.backends",
+    "LiteLLM": ".lang.backends",
     "OpenAI": ".lang.backends",
+    "Runtime": ".lang.backends",
+    "ServerArgs": ".lang.backends",
+    "VertexAI": ".lang.backends",
 }
 
 

@@ -30,7 +30,7 @@ class GenerateExchange:
             step.logprobs,
             random_path=step.path,
             heal=step.heal and transcript.open_end,
-            turns=transcript.turns() if self._speaks == "messages" else (),
+            turns=transcript.turns() if self._speaks != "ids" else (),
         )
         self._collector = Collector(self._request)
 

@@ -30,7 +30,7 @@ MAX_TOP_K = 2**31 - 1
 MAX_N = 128  # samples of one request
 
 
-# --- prompt ---------------------------------------------------------------------------------------
+# --- prompt ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _token_ids(values: tuple[object, ...]) -> tuple[int, ...]:
     return values  # type: ignore[return-value]
 
 
-# --- sampling -------------------------------------------------------------------------------------
+# --- sampling ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class LogprobOptions:
         _integer("top_logprobs_num", self.top, 0, 128)
 
 
-# --- requests -------------------------------------------------------------------------------------
+# --- requests ----------------------------------------------------------------------------------
 
 
 def new_request_id() -> str:
@@ -238,7 +238,7 @@ class GenerateRequest:
 
     `random_path` tells apart the generations of one seeded program (fork path and gen ordinal), see
     `text.stream_key`. `turns`: the conversation that the prompt shows, the message to be continued
-    last; given to back ends that speak in messages, and to no other. `heal`: where the prompt's
+    last; given to back ends that know no ids. `heal`: where the prompt's
     last text may end inside a would-be token, let the model choose that token (`healing`); its
     first part is prompt, the rest is output.
     """
@@ -284,7 +284,7 @@ class ScoreRequest:
                 )
 
 
-# --- answers --------------------------------------------------------------------------------------
+# --- answers -----------------------------------------------------------------------------------
 
 
 class FinishKind(StrEnum):

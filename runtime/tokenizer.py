@@ -215,3 +215,13 @@ def _folder_name(folder: Path) -> str:
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         return folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
     return folder.name
+
+
+def as_transformers(files: TokenizerFiles) -> Any:
+    """The same tokenizer as `transformers` has them, for callers that expect one of its own."""
+    import transformers  # slow to import, and few need it
+
+    made: Any = transformers.PreTrainedTokenizerFast
+    return made(
+        tokenizer_object=files.tokenizer, chat_template=files.chat_template, **files.special
+    )

@@ -10,15 +10,32 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .anthropic import Anthropic
     from .endpoint import RuntimeEndpoint
+    from .launched import Runtime
+    from .litellm import LiteLLM
     from .openai import Crusoe, OpenAI
+    from .server_args import ServerArgs
+    from .vertexai import VertexAI
 
-__all__ = ["Anthropic", "Crusoe", "OpenAI", "RuntimeEndpoint"]
+__all__ = [
+    "Anthropic",
+    "Crusoe",
+    "LiteLLM",
+    "OpenAI",
+    "Runtime",
+    "RuntimeEndpoint",
+    "ServerArgs",
+    "VertexAI",
+]
 
 _HOMES: Final = {
     "Anthropic": "anthropic",
     "Crusoe": "openai",
+    "LiteLLM": "litellm",
     "OpenAI": "openai",
+    "Runtime": "launched",
     "RuntimeEndpoint": "endpoint",
+    "ServerArgs": "server_args",
+    "VertexAI": "vertexai",
 }
 
 

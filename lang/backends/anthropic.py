@@ -6,9 +6,10 @@ Owns: what a request is in the words of that API; its own client does the rest.
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from ...runtime.errors import EngineDied, EngineError, InvalidRequest, Overloaded, SapwoodError
+from ...runtime.errors import EngineError
 from ...runtime.protocol import Abilities, Chunk, EngineInfo, GenerateRequest
 from .base import VendorBackend, VendorTransport, messages_of, vendor_package
+from .openai import ours
 from .samples import Samples
 
 _ABILITIES: Final = Abilities(
@@ -70,7 +71,7 @@ class _Transport(VendorTransport):
                                 matched = event.delta.stop_sequence
                                 samples.finish(0, event.delta.stop_reason, matched)
         except self._package.APIError as error:
-            raise self._ours(error) from error
+            raise ours(error, self._package, self.model) from error
         samples.count(asked + cached, answered, cached)
         self.usage.prompt_tokens += asked + cached
         self.usage.completion_tokens += answered
@@ -95,15 +96,3 @@ class _Transport(VendorTransport):
         # Newer versions of the package have no arguments for these, as newer models do without.
         rest = {name: value for name, (value, idle) in given.items() if value != idle}
         return options | ({"extra_body": rest} if rest else {})
-
-    def _ours(self, error: Any) -> SapwoodError:
-        package, message = self._package, f"{self.model}: {error}"
-        match error:
-            case package.BadRequestError() | package.UnprocessableEntityError():
-                return InvalidRequest(message)
-            case package.RateLimitError():
-                return Overloaded(message)
-            case package.APIConnectionError():
-                return EngineDied(message)
-            case _:
-                return EngineError(message)

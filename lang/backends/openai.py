@@ -5,7 +5,7 @@ timeouts, addresses, keys.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from ...runtime.errors import EngineDied, EngineError, InvalidRequest, Overloaded, SapwoodError
@@ -18,7 +18,7 @@ from ...runtime.protocol import (
     SamplingParams,
 )
 from ...runtime.templates import ChatTemplate
-from .base import VendorBackend, VendorTransport, messages_of, vendor_package
+from .base import TokenUsage, VendorBackend, VendorTransport, messages_of, vendor_package
 from .samples import Samples
 from .sglang_server import text_of
 
@@ -34,7 +34,7 @@ _OPTIONS: Final = (
     "seed",
     "logit_bias",
 )
-_CHAT: Final = Abilities(
+CHAT: Final = Abilities(
     speaks="messages",
     options=_OPTIONS,
     constraints=("JsonSchema",),
@@ -109,7 +109,7 @@ class Crusoe(OpenAI):
 class _Transport(VendorTransport):
     """Chat completions."""
 
-    abilities = _CHAT
+    abilities = CHAT
 
     def __init__(
         self, model: str, template: ChatTemplate | None, package: Any, connect: Any
@@ -135,16 +135,10 @@ class _Transport(VendorTransport):
         try:
             async with await self._ask(request) as events:
                 async for event in events:
-                    for choice in event.choices:
-                        text = self._text(choice)
-                        if text:
-                            yield samples.text(choice.index, text)
-                        if choice.finish_reason is not None:
-                            samples.finish(choice.index, choice.finish_reason)
-                    if event.usage is not None:
-                        self._count(samples, event.usage)
+                    for chunk in take(event, samples, self._text, self.usage):
+                        yield chunk
         except self._package.APIError as error:
-            raise self._ours(error) from error
+            raise ours(error, self._package, self.model) from error
         for chunk in samples.end():
             yield chunk
 
@@ -165,34 +159,14 @@ class _Transport(VendorTransport):
             "model": self.model,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **_given(request.sampling),
+            **given(request.sampling),
         }
         if limit is not None:
             options["max_completion_tokens" if reasons else "max_tokens"] = limit
         constraint = request.sampling.constraint
         if isinstance(constraint, JsonSchema):
-            schema = {"name": "answer", "schema": json.loads(constraint.schema), "strict": True}
-            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+            options["response_format"] = response_format(constraint)
         return options
-
-    def _count(self, samples: Samples, usage: Any) -> None:
-        details = getattr(usage, "prompt_tokens_details", None)
-        cached = getattr(details, "cached_tokens", None) or 0
-        samples.count(usage.prompt_tokens, usage.completion_tokens, cached)
-        self.usage.prompt_tokens += usage.prompt_tokens
-        self.usage.completion_tokens += usage.completion_tokens
-
-    def _ours(self, error: Any) -> SapwoodError:
-        package, message = self._package, f"{self.model}: {error}"
-        match error:
-            case package.BadRequestError() | package.UnprocessableEntityError():
-                return InvalidRequest(message, field=getattr(error, "param", None))
-            case package.RateLimitError():
-                return Overloaded(message)
-            case package.APIConnectionError():
-                return EngineDied(message)
-            case _:
-                return EngineError(message)
 
 
 class _Completions(_Transport):
@@ -211,7 +185,45 @@ class _Completions(_Transport):
         return text
 
 
-def _given(sampling: SamplingParams) -> dict[str, Any]:
+def take(
+    event: Any, samples: Samples, text_of_choice: Callable[[Any], str | None], billed: TokenUsage
+) -> Iterator[Chunk]:
+    """What one event of an answer in this form says."""
+    for choice in event.choices:
+        text = text_of_choice(choice)
+        if text:
+            yield samples.text(choice.index, text)
+        if choice.finish_reason is not None:
+            samples.finish(choice.index, choice.finish_reason)
+    usage = getattr(event, "usage", None)
+    if usage is not None:
+        details = getattr(usage, "prompt_tokens_details", None)
+        cached = getattr(details, "cached_tokens", None) or 0
+        samples.count(usage.prompt_tokens, usage.completion_tokens, cached)
+        billed.prompt_tokens += usage.prompt_tokens
+        billed.completion_tokens += usage.completion_tokens
+
+
+def ours(error: Any, package: Any, model: str) -> SapwoodError:
+    """A vendor's error, of a package whose errors have these names, as one of ours."""
+    message = f"{model}: {error}"
+    match error:
+        case package.BadRequestError() | package.UnprocessableEntityError():
+            return InvalidRequest(message, field=getattr(error, "param", None))
+        case package.RateLimitError():
+            return Overloaded(message)
+        case package.APIConnectionError():
+            return EngineDied(message)
+        case _:
+            return EngineError(message)
+
+
+def response_format(constraint: JsonSchema) -> dict[str, Any]:
+    schema = {"name": "answer", "schema": json.loads(constraint.schema), "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def given(sampling: SamplingParams) -> dict[str, Any]:
     """What is not at its default: our defaults are the API's, and its newer models refuse what
     they cannot vary, even at its default."""
     values: dict[str, tuple[Any, Any]] = {
