@@ -111,6 +111,9 @@ def _full(pattern: str) -> str:
     whole = re.fullmatch(r"\^\(\?:(.*)\)\$", pattern, re.DOTALL)
     if whole is not None and _is_group(whole[1]):
         return f"(?:{whole[1]})"
+    flags = re.match(r"\(\?([imsx]+)\)", pattern)  # Python wants them around what they are for
+    if flags is not None:
+        pattern = f"(?{flags[1]}:{pattern[flags.end() :]})"
     try:
         re.compile(pattern)
     except re.error as error:

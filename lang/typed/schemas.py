@@ -7,12 +7,13 @@ written by the user is taken as it is: what it refuses, only decoding finds.
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final
 
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import core_schema
 
 from ...runtime.constraint_tools import Bound, bounded_decimal, bounded_integer
@@ -22,6 +23,12 @@ _BOUNDS: Final = ("gt", "ge", "lt", "le")
 _MOST_EXACT: Final = 10**15  # integers that a float holds, and no overflow
 # Types whose values differ wherever their texts do.
 _ONE_TEXT_EACH: Final = frozenset({"int", "str", "bool", "date", "uuid", "literal", "enum"})
+# Formats that pydantic checks and constraints do not.
+_NOT_HELD: Final = frozenset(
+    [f"ip{version}{kind}" for version in ("v4", "v6", "vany") for kind in ("network", "interface")]
+    + ["ipvanyaddress", "base64", "base64url", "name-email", "color"]
+    + ["file-path", "directory-path"]
+)
 _DAY: Final = datetime.timedelta(days=1)
 
 
@@ -35,6 +42,17 @@ class Refusal(Exception):
 
 class TypeSchemas(GenerateJsonSchema):
     """Generates schemas for `open_objects=False`; raises Refusal."""
+
+    _shared: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # definitions, by name
+
+    def generate(
+        self, schema: core_schema.CoreSchema, mode: JsonSchemaMode = "validation"
+    ) -> JsonSchemaValue:
+        made = super().generate(schema, mode)
+        for name in _formats(made):
+            if name in _NOT_HELD:
+                raise Refusal(schema, f"texts of format {name!r} are not supported")
+        return made
 
     # --- numbers -------------------------------------------------------------------------------
 
@@ -116,11 +134,35 @@ class TypeSchemas(GenerateJsonSchema):
         self, schema: core_schema.SetSchema | core_schema.FrozenSetSchema, made: JsonSchemaValue
     ) -> JsonSchemaValue:
         """Items are written once each where their texts tell them apart."""
+        if not self._is_hashable(schema.get("items_schema") or core_schema.any_schema()):
+            raise Refusal(schema, "a set needs items that are hashable")
         if not _tells_apart(schema.get("items_schema")):
             if (schema.get("min_length") or 0) > 1:
                 raise Refusal(schema, "min_length of a set of such items is not supported")
             made.pop("uniqueItems", None)
         return made
+
+    def _is_hashable(self, items: Mapping[str, Any], within: frozenset[str] = frozenset()) -> bool:
+        """Whether all values are; `within`: the definitions that lead here."""
+        kind = items["type"]
+        if kind == "definition-ref":
+            name = items["schema_ref"]
+            return name in within or self._is_hashable(self._shared[name], within | {name})
+        if kind in ("any", "list", "dict", "set", "typed-dict", "deque"):
+            return False
+        if kind in ("model", "dataclass") and not items.get("root_model"):
+            return items["cls"].__hash__ is not None
+        inner = [items["schema"]] if "schema" in items else []
+        inner += items.get("items_schema", ()) if kind == "tuple" else ()
+        choices = items.get("choices", ())
+        inner += choices.values() if isinstance(choices, Mapping) else choices
+        return all(
+            self._is_hashable(one[0] if isinstance(one, tuple) else one, within) for one in inner
+        )
+
+    def definitions_schema(self, schema: core_schema.DefinitionsSchema) -> JsonSchemaValue:
+        self._shared = {str(shared.get("ref")): shared for shared in schema["definitions"]}
+        return super().definitions_schema(schema)
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
         return self._dict(schema, schema)
@@ -173,8 +215,8 @@ class TypeSchemas(GenerateJsonSchema):
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
         """The tag must be there, also where it has a default, for it says how to read the rest."""
-        if not isinstance(schema["discriminator"], str):
-            raise Refusal(schema, "a discriminator that is not the name of a field")
+        if callable(schema["discriminator"]):
+            raise Refusal(schema, "a discriminator that is a function is not supported")
         made = super().tagged_union_schema(schema)
         if "discriminator" not in made:
             raise Refusal(schema, "its members call their discriminator by different names")
@@ -205,6 +247,14 @@ class TypeSchemas(GenerateJsonSchema):
     def multi_host_url_schema(self, schema: core_schema.MultiHostUrlSchema) -> JsonSchemaValue:
         raise Refusal(schema, "a URL type is not supported: use str")
 
+    def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonSchemaValue:
+        raise Refusal(schema, "a class has no JSON form")
+
+    def chain_schema(self, schema: core_schema.ChainSchema) -> JsonSchemaValue:
+        if any(step["type"] == "is-instance" for step in schema["steps"]):
+            raise Refusal(schema, "a class of Python's own has no JSON form")
+        return super().chain_schema(schema)
+
     def handle_invalid_for_json_schema(
         self, schema: Mapping[str, Any], error_info: str
     ) -> JsonSchemaValue:
@@ -234,6 +284,17 @@ class TypeSchemas(GenerateJsonSchema):
 
 
 _TEXT_KEYWORDS: Final = ("type", "pattern", "minLength", "maxLength", "allOf", "format")
+
+
+def _formats(schema: object) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        if schema.get("type") == "string" and "format" in schema:
+            yield schema["format"]
+        for inner in schema.values():
+            yield from _formats(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from _formats(inner)
 
 
 def _refuse(schema: Mapping[str, Any], *names: str) -> None:

@@ -3,7 +3,9 @@
 import dataclasses
 import datetime
 import enum
+import ipaddress
 import uuid
+from collections.abc import Hashable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict
@@ -262,6 +264,18 @@ REFUSED = [
     (Behind, "lookbehind"),
     (Annotated[str, pydantic.Field(pattern="(")], "regex parse error"),
     (pydantic.HttpUrl, "URL"),
+    (set[Any], "hashable"),
+    (list[set[Cat]], r"\[\.\.\.\]: a set needs items that are hashable"),
+    (Hashable, "class of Python's own"),
+    (type[int], "a class has no JSON form"),
+    (ipaddress.IPv4Network, "format 'ipv4network'"),
+    (
+        Annotated[
+            Annotated[Cat, pydantic.Tag("a")] | Annotated[Dog, pydantic.Tag("b")],
+            pydantic.Discriminator(lambda value: "a"),
+        ],
+        "a discriminator that is a function",
+    ),
     (int | bytes, "bytes are"),
     (Any | bytes, "bytes are"),
     (object(), "object object"),
