@@ -6,7 +6,7 @@ awaited, and blocks nothing.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
@@ -16,6 +16,7 @@ from .reads import Read, reach
 from .reaper import REAPER
 from .roles import RoleVerb
 from .streaming import stream
+from .typed import expect
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -99,9 +100,16 @@ class AsyncProgramState(Generic[R]):
 
     # --- reading -------------------------------------------------------------------------------
 
-    async def get(self, name: str) -> Any:
-        """The variable's value. KeyError if the program has none of this name."""
+    @overload
+    async def get(self, name: str, type: type[T]) -> T: ...
+    @overload
+    async def get(self, name: str, type: object | None = None) -> Any: ...
+    async def get(self, name: str, type: object | None = None) -> Any:
+        """The variable's value, checked to be a `type` if one is given (TypeError if it is none).
+        KeyError if the program has none of this name."""
         variable = await self._reach(self._branch.variable(name, for_body=self._outside))
+        if type is not None:
+            expect(variable.value, type, f"variable {name!r}")
         return variable.value
 
     async def get_meta_info(self, name: str) -> Any:

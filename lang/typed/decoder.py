@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, NewType, get_args, get_origin
 
-from ...runtime.constraint_tools import try_constraint
 from ...runtime.errors import InvalidRequest, SapwoodError
 from ...runtime.protocol import Constraint, FinishKind, FinishReason
 
@@ -119,15 +118,22 @@ def _made(wanted: object) -> Decoder:
     try:
         schema = adapter.json_schema(schema_generator=TypeSchemas)
         form = form_of(schema, decimal=core["type"] == "decimal")
-        if form.constraint is not None:
-            try_constraint(form.constraint)
     except Refusal as error:
         where = f"{name}{path_of(core, error.schema)}"
         raise InvalidRequest(f"type: {where}: {error}", field="type") from error
     except Exception as error:  # what cannot be compiled, and what a type's own code raises
         raise InvalidRequest(f"type: {name}: {error}", field="type") from error
+    _try(name, form.constraint)
     read = adapter.validate_json if form.quoted else lambda text: adapter.validate_json(_json(text))
     return Decoder(name, form.constraint, form.stops, read)
+
+
+def _try(name: str, constraint: Constraint | None) -> None:
+    from ...runtime.constraint_facts import constraint_facts
+
+    fault = None if constraint is None else constraint_facts(constraint).fault
+    if fault is not None:
+        raise InvalidRequest(f"type: {name}: {fault.message}", field="type")
 
 
 def _json(text: str) -> str:

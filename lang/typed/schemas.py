@@ -16,7 +16,7 @@ from typing import Any, Final
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import core_schema
 
-from ...runtime.constraint_tools import Bound, bounded_decimal, bounded_integer
+from ...runtime.bounds import Bound, bounded_decimal, bounded_integer
 from . import texts
 
 _BOUNDS: Final = ("gt", "ge", "lt", "le")
