@@ -23,6 +23,7 @@ _BOUNDS: Final = ("gt", "ge", "lt", "le")
 _MOST_EXACT: Final = 10**15  # integers that a float holds, and no overflow
 # Types whose values differ wherever their texts do.
 _ONE_TEXT_EACH: Final = frozenset({"int", "str", "bool", "date", "uuid", "literal", "enum"})
+_FEW: Final = frozenset({"bool", "literal", "enum"})  # values, mostly
 # Formats that pydantic checks and constraints do not.
 _NOT_HELD: Final = frozenset(
     [f"ip{version}{kind}" for version in ("v4", "v6", "vany") for kind in ("network", "interface")]
@@ -133,12 +134,14 @@ class TypeSchemas(GenerateJsonSchema):
     def _set(
         self, schema: core_schema.SetSchema | core_schema.FrozenSetSchema, made: JsonSchemaValue
     ) -> JsonSchemaValue:
-        """Items are written once each where their texts tell them apart."""
+        """Items are written once each where they are counted, or where it costs little."""
         if not self._is_hashable(schema.get("items_schema") or core_schema.any_schema()):
             raise Refusal(schema, "a set needs items that are hashable")
-        if not _tells_apart(schema.get("items_schema")):
-            if (schema.get("min_length") or 0) > 1:
-                raise Refusal(schema, "min_length of a set of such items is not supported")
+        items = schema.get("items_schema")
+        counted = (schema.get("min_length") or 0) > 1  # one item is there, however often it is said
+        if counted and not _tells_apart(items):
+            raise Refusal(schema, "min_length of a set of such items is not supported")
+        if not counted and (items is None or items["type"] not in _FEW):
             made.pop("uniqueItems", None)
         return made
 
