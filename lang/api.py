@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..runtime.errors import InvalidRequest
 from ..runtime.protocol import Constraint, JsonSchema, Regex, dtype_constraint
 from .choices import ChoicesMethod, token_length_normalized
+from .options import seconds
 from .nodes import Expression, Gen, Node, RoleBegin, RoleEnd, Select, sequence
 from .sampling import Sampling
 from .typed import decoder_of
@@ -50,6 +51,7 @@ def gen(
     logit_bias: Mapping[int, float] | None = None,
     constraint: Constraint | None = None,
     type: object | None = None,
+    timeout: float | None = None,
     heal: bool | None = None,
 ) -> Node:
     """Generate text and keep it as variable `name`; None stands for the run's own default.
@@ -66,6 +68,8 @@ def gen(
     `heal` (on unless the run says otherwise): where the program's text ends inside a would-be
     token, the model chooses that token; the text stays as it is, only what follows it is output.
     The value is text, or a list of `n` texts, of which the first is appended to the program's.
+    `timeout`: seconds after which it is aborted and reading it raises ProgramTimeout, counted from
+    when it is sent to the engine, where it may first wait.
     Raises InvalidRequest, naming the argument; one that only disagrees with the run's defaults
     (`min_tokens` above their `max_new_tokens`) is refused when it is added to a state.
     """
@@ -93,6 +97,7 @@ def gen(
         heal=heal,
     )
     _check_name(name)
+    limit = seconds("timeout", timeout)
     constraints = {
         "dtype": dtype,
         "choices": choices,
@@ -105,7 +110,7 @@ def gen(
     if len(given) > 1:
         raise InvalidRequest(f"{' and '.join(given)} cannot go together", field=given[1])
     if choices is not None:
-        return _choose(name, choices, choices_method, sampling)
+        return _choose(name, choices, choices_method, sampling, limit)
     if choices_method is not None:
         raise InvalidRequest("choices_method needs choices", field="choices_method")
     decoder = None if type is None else decoder_of(type)
@@ -116,7 +121,7 @@ def gen(
     if constraint is not None and not isinstance(constraint, Constraint):
         raise InvalidRequest(f"constraint: {constraint!r} is no constraint", field="constraint")
     found = constraint or _constraint(dtype, regex, json_schema)
-    return Gen(name, sampling, found, added_stop, decoder, _caller())
+    return Gen(name, sampling, found, added_stop, decoder, limit, _caller())
 
 
 def gen_int(
@@ -170,15 +175,18 @@ def select(
     choices: Sequence[str] | None = None,
     temperature: float = 0.0,
     choices_method: ChoicesMethod = token_length_normalized,
+    timeout: float | None = None,
 ) -> Node:
     """Append the likeliest of `choices` and keep it as variable `name`.
 
     The choice is the likeliest one by `choices_method`, always: `temperature` must be 0.
+    `timeout`: as in `gen`.
     """
     if choices is None:
         raise InvalidRequest("select needs choices", field="choices")
     _check_name(name)
-    return _choose(name, choices, choices_method, Sampling(temperature=temperature))
+    sampling = Sampling(temperature=temperature)
+    return _choose(name, choices, choices_method, sampling, seconds("timeout", timeout))
 
 
 def _choose(
@@ -186,6 +194,7 @@ def _choose(
     choices: Sequence[str],
     method: ChoicesMethod | None,
     sampling: Sampling,
+    timeout: float | None,
 ) -> Select:
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
         raise InvalidRequest(f"choices: {choices!r} is not a list of texts", field="choices")
@@ -202,7 +211,8 @@ def _choose(
         raise InvalidRequest(
             f"choices_method: {method!r} is not a ChoicesMethod", field="choices_method"
         )
-    return Select(name, tuple(choices), method or token_length_normalized, _caller())
+    chosen_by = method or token_length_normalized
+    return Select(name, tuple(choices), chosen_by, timeout, _caller())
 
 
 def _constraint(

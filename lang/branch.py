@@ -87,7 +87,7 @@ class Branch:
                 check_select(self.run.client.info(), node.choices)
                 self._has_text = True
                 variable = self.declare(node.name)
-                step = Score(variable, node.choices, node.method, node.location)
+                step = Score(variable, node.choices, node.method, node.location, node.timeout)
                 self.executor.submit(step)
             case RoleBegin(role):
                 self._begin(role)
@@ -113,7 +113,9 @@ class Branch:
         self._has_text = True
         path = (*self.executor.path, self._next_ordinal())
         variable = hidden or self.declare(node.name, logprobs)
-        step = Generate(variable, params, logprobs, path, node.location, node.decoder, heal)
+        step = Generate(
+            variable, params, logprobs, path, node.location, node.decoder, node.timeout, heal
+        )
         self.executor.submit(step)
 
     def _reason(self, item: object, node: Reasoning) -> None:

@@ -37,6 +37,7 @@ class GenerateExchange:
     def start(self) -> None:
         request_id = self._request.request_id
         self._pending.request_id = self._step.variable.request_id = request_id
+        self._pending.limit(self._step.timeout, self._step)
         stream = self._run.client.generate(self._request)
         self._pending.can_abort_by(stream.close)
         stream.subscribe(self._on_event)
@@ -60,7 +61,7 @@ class GenerateExchange:
         self._collector.add(chunk)
         if chunk.index == 0:
             self._transcript.show(chunk.text)
-            if self._run.stream:
+            if self._run.keep_chunks:
                 self._step.variable.chunks.append(chunk)
 
     def _settle(self) -> None:
@@ -88,6 +89,7 @@ class ScoreExchange:
 
     def start(self) -> None:
         self._pending.request_id = self._request.request_id
+        self._pending.limit(self._step.timeout, self._step)
         future = self._run.client.score(self._request)
         self._pending.can_abort_by(future.cancel)
         future.add_done_callback(self._on_scores)

@@ -32,7 +32,8 @@ class Execution:
             call.program,
             client_of_run(options.backend, partial(call.described, options.given)),
             options.defaults,
-            stream=options.stream or call.is_async,
+            stream=options.stream,
+            keep_chunks=options.stream or call.is_async,
             synchronous=not options.threaded,
             sender=_sender(call),
         )

@@ -45,6 +45,7 @@ class Gen(Node):
     constraint: Constraint | None = None
     added_stop: tuple[str, ...] = ()  # on top of the stop strings of `sampling`
     decoder: Decoder | None = None  # reads the text, else the value is the text itself
+    timeout: float | None = None  # seconds
     location: str | None = field(default=None, compare=False)
 
 
@@ -55,6 +56,7 @@ class Select(Node):
     name: str | None
     choices: tuple[str, ...]
     method: ChoicesMethod
+    timeout: float | None = None  # seconds
     location: str | None = field(default=None, compare=False)
 
 

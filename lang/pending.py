@@ -5,8 +5,10 @@ Owns: that hand-over. Knows of the branch only what `Owner` says.
 
 from collections.abc import Callable
 from typing import Protocol
+from weakref import WeakMethod
 
 from .errors import Failure
+from .reaper import REAPER
 from .run import Run
 from .steps import CloseScope, EndReasoning, Generate, Score, TextStep
 
@@ -44,8 +46,19 @@ class Pending:
         self._owner = owner
         self._parked = False
         self._abort: Callable[[], object] | None = None
+        self._limit = 0.0
+        self._step: object = None
         self.request_id: str | None = None
         self.done = False
+
+    def limit(self, seconds: float | None, step: object) -> None:
+        """Fail the step after so many seconds, if it has not ended by then."""
+        if seconds is not None:
+            self._limit, self._step = seconds, step
+            REAPER.after(seconds, WeakMethod(self._time_out))
+
+    def _time_out(self) -> None:
+        self.fail(TimeoutError(f"no whole answer came within {self._limit:g} s"), self._step)
 
     def can_abort_by(self, abort: Callable[[], object]) -> None:
         """How to stop the request behind the step, should it end by a failure."""

@@ -30,13 +30,15 @@ class Run:
         defaults: Sampling,
         *,
         stream: bool = False,
+        keep_chunks: bool = False,
         synchronous: bool = False,
         sender: Dispatcher | None = None,
     ) -> None:
         self.program = program
         self.client = client
         self.defaults = defaults
-        self.stream = stream
+        self.stream = stream  # somebody reads the text while it grows
+        self.keep_chunks = keep_chunks  # of each variable, for who reads it while it grows
         self.synchronous = synchronous  # wait for every step where it is submitted
         # Where a resting branch goes on when something is added; None: on the thread that adds it.
         self.sender = sender

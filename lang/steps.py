@@ -22,8 +22,8 @@ class AddText:
 
 @dataclass(frozen=True)
 class Generate:
-    """`path`: this generation's random path. `heal`: see `GenerateRequest`; only text that the
-    program itself said last is healed."""
+    """`path`: this generation's random path. `timeout`: seconds from when it is sent. `heal`: see
+    `GenerateRequest`; only text that the program itself said last is healed."""
 
     variable: Variable
     sampling: SamplingParams
@@ -31,6 +31,7 @@ class Generate:
     path: tuple[int, ...]
     location: str | None
     decoder: Decoder | None = None
+    timeout: float | None = None
     heal: bool = False
 
 
@@ -40,6 +41,7 @@ class Score:
     options: tuple[str, ...]
     method: ChoicesMethod
     location: str | None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
