@@ -12,8 +12,8 @@ from typing import Any, Final
 from ..runtime.errors import InvalidRequest
 from ..runtime.protocol import Constraint, JsonSchema, Regex, dtype_constraint
 from .choices import ChoicesMethod, token_length_normalized
-from .options import seconds
 from .nodes import Expression, Gen, Node, RoleBegin, RoleEnd, Select, sequence
+from .options import seconds
 from .sampling import Sampling
 from .typed import decoder_of
 

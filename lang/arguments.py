@@ -67,6 +67,7 @@ class Parameters:
             p.name for p in parameters[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         ]
         self._func = func
+        self.is_async = inspect.iscoroutinefunction(func)
         self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def check_bound(self, names: Iterable[str]) -> None:

@@ -31,6 +31,19 @@ async def run(call: Call, options: RunOptions) -> ProgramState:
     return state
 
 
+async def attempt(call: Call, options: RunOptions) -> tuple[ProgramState, BaseException | None]:
+    """Like `run`, with the error of the body or of a step beside the state."""
+    execution = await _execution(call, options)
+    state = ProgramState(execution.branch)
+    try:
+        await complete(execution)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return state, error
+    return state, execution.branch.error()
+
+
 async def start(call: Call, options: RunOptions) -> AsyncProgramState:
     """The state at once, while the body runs beside the caller."""
     execution = await _execution(call, options)
@@ -72,7 +85,7 @@ async def complete(execution: Execution) -> None:
         if not limit.expired() or isinstance(error, ProgramTimeout):
             raise
         executor.time_out()
-        raise executor.late_error() from None
+        raise executor.late_error()  # noqa: B904  # it has a cause of its own
     except asyncio.CancelledError:
         executor.cancel(Cancelled("the task of the program was cancelled"))
         raise

@@ -22,32 +22,27 @@ from .state import ProgramState
 OnError = Literal["raise", "keep"]
 
 _WINDOW: Final = 200  # items that a generator runs ahead of its reader
+_MANY: Final = 1_000  # coroutines at a time: far fewer than an engine's queue has room for
 
 
 @dataclass(frozen=True)
 class Plan:
-    size: int
-    num_threads: int
+    num_concurrent: int
     on_error: OnError
     retries: int
-    progress_bar: bool
+    size: int
+    progress_bar: bool = False
 
     @classmethod
     def of(
-        cls, size: int, num_threads: object, on_error: object, retries: object, progress_bar: bool
+        cls,
+        size: int,
+        num_concurrent: int,
+        on_error: OnError,
+        retries: int,
+        progress_bar: bool = False,
     ) -> "Plan":
         """Raises InvalidRequest, naming the option."""
-        if num_threads == "auto":
-            threads = max(96, (os.cpu_count() or 1) * 16)
-        elif isinstance(num_threads, int) and not isinstance(num_threads, bool):
-            threads = num_threads
-        else:
-            threads = 0
-        if threads < 1:
-            raise InvalidRequest(
-                f'num_threads: {num_threads!r} is neither "auto" nor a positive integer',
-                field="num_threads",
-            )
         if on_error not in get_args(OnError):
             raise InvalidRequest(
                 f"on_error: {on_error!r} is none of {get_args(OnError)}", field="on_error"
@@ -56,7 +51,18 @@ class Plan:
             raise InvalidRequest(
                 f"retries: {retries!r} is not a number of further attempts", field="retries"
             )
-        return cls(size, min(threads, size), on_error, retries, progress_bar)  # type: ignore[arg-type]
+        return cls(max(1, min(num_concurrent, size)), on_error, retries, size, progress_bar)
+
+
+def num_at_a_time(name: str, value: object, *, is_async: bool = False) -> int:
+    """How many items run at a time, from what the caller said of it."""
+    if value == "auto":
+        return _MANY if is_async else max(96, (os.cpu_count() or 1) * 16)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequest(
+            f'{name}: {value!r} is neither "auto" nor a positive integer', field=name
+        )
+    return value
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -88,7 +94,7 @@ def generate(executions: Sequence[Execution], plan: Plan) -> Iterator[ProgramSta
         ahead: deque[Future[ProgramState]] = deque()
         for index, one in enumerate(executions):
             ahead.append(pool.submit(index, one))
-            if len(ahead) >= max(_WINDOW, plan.num_threads):
+            if len(ahead) >= max(_WINDOW, plan.num_concurrent):
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
@@ -99,7 +105,7 @@ class _Pool:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._threads = ThreadPoolExecutor(plan.num_threads, thread_name_prefix="run_batch")
+        self._threads = ThreadPoolExecutor(plan.num_concurrent, thread_name_prefix="run_batch")
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._running: set[ProgramState] = set()

@@ -179,10 +179,35 @@ class Program(Generic[R]):
         if not calls:
             return iter(()) if generator_style else []
         refuse_loop(calls[0], "arun_batch")
-        plan = batch.Plan.of(len(calls), num_threads, on_error, retries, progress_bar)
+        limit = batch.num_at_a_time("num_threads", num_threads)
+        plan = batch.Plan.of(len(calls), limit, on_error, retries, progress_bar)
         self._before_batch(len(calls), backend)
         jobs = [Execution(*one) for one in zip(calls, ways, strict=True)]
         return batch.generate(jobs, plan) if generator_style else batch.gather(jobs, plan)
+
+    def arun_batch(
+        self,
+        batch_kwargs: Sequence[Any],
+        *,
+        backend: object | None = None,
+        num_concurrent: int | Literal["auto"] = "auto",
+        on_error: batch.OnError = "raise",
+        retries: int = 0,
+        **options: Any,
+    ) -> Coroutine[Any, Any, list[ProgramState[R]]]:
+        """`run_batch` for an event loop, which it never blocks; the states are whole, as `arun`'s.
+
+        `num_concurrent`: how many run at a time; "auto": 1,000 of an async function, and as many as
+        `run_batch` takes threads of a plain one. Cancelling the task aborts all.
+        """
+        calls, ways = self._items(batch_kwargs, {**options, "backend": backend})
+        limit = batch.num_at_a_time(
+            "num_concurrent", num_concurrent, is_async=self._parameters.is_async
+        )
+        plan = batch.Plan.of(len(calls), limit, on_error, retries)
+        from . import async_batch  # loads asyncio
+
+        return async_batch.gather(list(zip(calls, ways, strict=True)), plan)
 
     def _items(
         self, items: object, options: Mapping[str, Any]
