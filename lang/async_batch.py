@@ -5,7 +5,7 @@ asyncio, and so is itself imported when it is first needed.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .arguments import Call
 from .async_execution import attempt
@@ -16,11 +16,15 @@ from .state import ProgramState
 Item = tuple[Call, RunOptions]
 
 
-async def gather(items: Sequence[Item], plan: Plan) -> list[ProgramState]:
+async def gather(
+    items: Sequence[Item], plan: Plan, ahead: Callable[[], None]
+) -> list[ProgramState]:
     """The states in the items' order. The first error, where errors are raised, aborts the rest,
-    and so does cancelling the task."""
+    and so does cancelling the task. `ahead` is done before the first item, on a thread: it may
+    wait."""
     if not items:
         return []
+    await asyncio.to_thread(ahead)
     places = asyncio.Semaphore(plan.num_concurrent)
     tasks = [
         asyncio.create_task(_run(index, item, plan, places), name=f"item {index} of a batch")

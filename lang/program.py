@@ -6,6 +6,7 @@ runs.
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from ..runtime.errors import InvalidRequest
@@ -207,7 +208,8 @@ class Program(Generic[R]):
         plan = batch.Plan.of(len(calls), limit, on_error, retries)
         from . import async_batch  # loads asyncio
 
-        return async_batch.gather(list(zip(calls, ways, strict=True)), plan)
+        ahead = partial(self._before_batch, len(calls), backend)
+        return async_batch.gather(list(zip(calls, ways, strict=True)), plan, ahead)
 
     def _items(
         self, items: object, options: Mapping[str, Any]
