@@ -1,5 +1,7 @@
 """Compiled programs: what their beginning is, when it is computed ahead, what stays as it was."""
 
+import asyncio
+
 import pytest
 
 import sapwood as sw
@@ -92,6 +94,8 @@ def test_a_batch_warms_once(scripted):
     assert [request.sampling.max_tokens for request in client.requests] == [0, 128, 128, 128]
     assert len(list(program.run_batch([("1",)] * 2, backend=client, generator_style=True))) == 2
     assert len(client.requests) == 7
+    asyncio.run(program.arun_batch([("1",)] * 2, backend=client))
+    assert [request.sampling.max_tokens for request in client.requests[7:]] == [0, 128, 128]
 
 
 NOTHING_TO_WARM = {
