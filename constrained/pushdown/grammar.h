@@ -38,9 +38,10 @@ class Grammar {
     std::fill_n(may_follow, 256, false);
     bool counts = false;
     for (const Item& item : machine_.items(configuration)) {
-      counts |= machine_.is_counting(item.state);
-      if (machine_.is_counting(item.state)) continue;
-      for (const Edge* e = program.edges.first(item.state); e != program.edges.last(item.state); ++e)
+      const int state = machine_.reading_state(item.state);
+      counts |= state < 0;
+      if (state < 0) continue;
+      for (const Edge* e = program.edges.first(state); e != program.edges.last(state); ++e)
         if (machine_.can_end(e->target)) std::fill(may_follow + e->low, may_follow + e->high + 1, true);
     }
     if (!counts) return;
@@ -142,9 +143,9 @@ class Grammar {
   void fill_beyond(int configuration, const uint8_t* before, int length, int budget, int32_t* row) {
     const Trie& trie = vocabulary_.all();
     std::fill(scratch_.begin(), scratch_.end(), 0);
-    int node = 0, most = 0;
+    int node = 0;
     for (int i = 0; i < length && node >= 0; ++i) node = trie.child(node, before[i]);
-    if (node >= 0) walk(trie, node, machine_.outline(configuration), budget < 0 ? NEVER : budget - 1, most);
+    if (node >= 0) walk(trie, node, machine_.outline(configuration), budget < 0 ? NEVER : budget - 1, 0);
     std::memcpy(row, scratch_.data(), vocabulary_.num_words() * sizeof(int32_t));
   }
 
@@ -200,46 +201,79 @@ class Grammar {
     int most = 0;
     if (const int room = plain_room(configuration, most_after, most)) {
       std::copy(vocabulary_.plain(room).begin(), vocabulary_.plain(room).end(), scratch_.begin());
-      walk(vocabulary_.beside_plain(room), 0, configuration, most_after, most);
+      most = walk(vocabulary_.beside_plain(room), 0, configuration, most_after, most);
     } else {
       std::fill(scratch_.begin(), scratch_.end(), 0);
-      walk(vocabulary_.all(), 0, configuration, most_after, most);
+      most = walk(vocabulary_.all(), 0, configuration, most_after, most);
     }
     if (machine_.accepting(configuration))
       for (int end : vocabulary_.ends()) set(end);
     return most;
   }
 
-  // Below the node `top`, where the configuration stands.
-  void walk(const Trie& trie, int top, int configuration, int most_after, int& most) {
+  // Sets the tokens below the node `top`, where the configuration stands, that lead to one that is not
+  // too far from the end. Returns `most`, raised as `leaves` does.
+  int walk(const Trie& trie, int top, int configuration, int most_after, int most) {
+    Walk walk{trie, most_after, most};
+    at_[trie[top].depth] = {configuration, nullptr};
+    if (trie[top].is_wide)
+      walk_children(walk, top);
+    else
+      walk_range(walk, top + 1, trie.end(top));
+    for (const Trie::Twins& twins : trie.twins())
+      if (scratch_[twins.first / 32] >> (twins.first % 32) & 1) set(twins.other);
+    return walk.most;
+  }
+
+  struct Walk {
+    const Trie& trie;
+    int most_after, most;
+  };
+
+  // Below a wide node only what is wanted of it is looked at.
+  void walk_children(Walk& walk, int node) {
+    const int depth = walk.trie[node].depth;
+    const int configuration = at_[depth].configuration;
+    for (const Trie::Child& child : walk.trie.children(node))
+      if (machine_.step(configuration, child.byte) != DEAD) walk_range(walk, child.node, walk.trie.end(child.node));
+  }
+
+  void walk_range(Walk& walk, int first, int last) {
+    const Trie::Node* nodes = &walk.trie[0];
     const uint8_t* byte_class = machine_.program().byte_class;
-    int before = DEAD;  // the configuration reached last, and all bits where its tokens are allowed
-    uint32_t allowed = 0;
-    at_[trie[top].depth] = {configuration, machine_.known_steps(configuration)};
-    for (int node = top + 1; node < trie.end(top);) {
-      const Trie::Node here = trie[node];
-      At& above = at_[here.depth - 1];
+    At* at = at_.data();
+    int32_t* words = scratch_.data();
+    int most = walk.most;
+    int before = DEAD;     // the configuration reached last,
+    uint32_t allowed = 0;  // and all bits where its tokens are allowed
+    for (int node = first; node < last;) {
+      const Trie::Node here = nodes[node];
+      At& above = at[here.depth - 1];
       const int c = byte_class[here.byte];
       if (!above.steps) above.steps = machine_.steps(above.configuration);
       int reached = above.steps[c];
       if (reached < 0) {
-        reached = machine_.step_class(above.configuration, c);
+        if (reached != DEAD) reached = machine_.step_class(above.configuration, c);
         if (reached == DEAD) {
-          node = trie.end(node);
+          node = walk.trie.end(node);
           continue;
         }
       }
-      at_[here.depth] = {reached, machine_.known_steps(reached)};
-      ++node;
+      at[here.depth] = {reached, machine_.known_steps(reached)};
       if (reached != before) {
-        allowed = leaves(reached, most_after, most) ? ~0u : 0;
+        allowed = leaves(reached, walk.most_after, most) ? ~0u : 0;
         before = reached;
       }
       // Where no token ends the bit is in a word that nobody reads.
-      scratch_[here.token / 32] |= static_cast<int32_t>(allowed & 1u << (here.token % 32));
+      words[here.token / 32] |= static_cast<int32_t>(allowed & 1u << (here.token % 32));
+      if (here.is_wide) {
+        walk_children(walk, node);
+        node = walk.trie.end(node);
+      } else {
+        ++node;
+      }
     }
-    for (const Trie::Twins& twins : trie.twins())
-      if (scratch_[twins.first / 32] >> (twins.first % 32) & 1) set(twins.other);
+    walk.most = std::max(walk.most, most);
   }
 
   // Whether the end can be reached from a configuration within so many tokens; raises `most` to a bound

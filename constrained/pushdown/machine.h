@@ -6,6 +6,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -15,6 +16,7 @@
 
 #include "collection.h"
 #include "interner.h"
+#include "memo.h"
 #include "program.h"
 
 namespace sapwood {
@@ -47,6 +49,7 @@ class Machine {
     frame_shortest_.push_back(0);
     rules_.resize(program_.collections.size());
     rule_configurations_.assign(program_.rule_start.size(), NOT_MADE);
+    find_byte_counts();
     settle_needs();
     start_ = start_of(program_.root);
     deadline_ = Clock::time_point::max();
@@ -77,14 +80,17 @@ class Machine {
 
   // Where each class of bytes leads from a configuration; below DEAD: not known yet. Stays where it is.
   const int* steps(int configuration) { return row(configuration); }
-  const int* known_steps(int configuration) const { return rows_[configuration].get(); }  // null: none
+  const int* known_steps(int configuration) const { return rows_[configuration]; }  // null: none
 
   bool accepting(int configuration) const { return accepting_[configuration]; }
 
   // Fewest bytes with which the text can end.
   int shortest(int configuration) {
     if (shortest_[configuration] < 0) {
-      const int best = accepting_[configuration] ? 0 : shortest_of(items(configuration));
+      int best = accepting_[configuration] ? 0 : NEVER;
+      spend(configurations_[configuration].size);
+      for (int i = 1; best > 0 && i < configurations_[configuration].size; i += 2)  // the list may move
+        best = std::min(best, item_shortest({configurations_[configuration][i], configurations_[configuration][i + 1]}));
       shortest_[configuration] = best;  // only now: the list may have moved
     }
     return shortest_[configuration];
@@ -127,9 +133,11 @@ class Machine {
   int shortest_byte(int configuration) {
     const int best = shortest(configuration);
     for (const Item& item : items(configuration)) {
-      if (is_counting(item.state) || item_shortest(item) != best) continue;
-      for (const Edge* e = program_.edges.first(item.state); e != program_.edges.last(item.state); ++e)
-        if (need_[e->target] + 1 == need_[item.state])
+      const int state = reading_state(item.state);
+      if (state < 0 || item_shortest(item) != best) continue;
+      if (state != item.state && counting(item.state)[1] >= program_.operands[counting(item.state)[0]].low) continue;
+      for (const Edge* e = program_.edges.first(state); e != program_.edges.last(state); ++e)
+        if (need_[e->target] + 1 == need_[state])
           if (const int byte = spelled_byte(e->low, e->high); byte >= 0) return byte;
     }
     int least = NEVER, found = -1;
@@ -146,6 +154,12 @@ class Machine {
 
   // Whether the end of its rule can be reached from a state of the program.
   bool can_end(int state) const { return need_[state] < NEVER; }
+
+  // The state whose edges are read where this one is; DEAD where none says what is read.
+  int reading_state(int state) const {
+    if (!is_counting(state)) return state;
+    return reads_by_itself(state) ? program_.rule_start[program_.operands[counting(state)[0]].rule] : DEAD;
+  }
 
   // The configuration at the start of a rule, should nothing follow it.
   int start_of(int rule) {
@@ -184,6 +198,7 @@ class Machine {
   static constexpr int64_t MOST_WORK = 1 << 22;  // some ten nanoseconds each
   static constexpr int64_t WORK_OF_A_MOMENT = 1 << 14;
   static constexpr size_t MOST_PRODUCT_STATES = 100'000;
+  static constexpr size_t ROWS_AT_ONCE = 1 << 12;  // numbers of a block
   static constexpr int ENOUGH_TEXTS = 100;
 
   // While the machine is set up time is the limit, and is looked at now and then.
@@ -223,12 +238,20 @@ class Machine {
   }
 
   int* row(int configuration) {
-    std::unique_ptr<int[]>& made = rows_[configuration];
+    int*& made = rows_[configuration];
     if (!made) {
-      made.reset(new int[program_.num_classes()]);
-      std::fill_n(made.get(), program_.num_classes(), UNKNOWN);
+      const size_t size = program_.num_classes();
+      if (room_ < size) {
+        room_ = std::max(size, ROWS_AT_ONCE);
+        blocks_.emplace_back(new int[room_]);
+        free_ = blocks_.back().get();
+      }
+      made = free_;
+      free_ += size;
+      room_ -= size;
+      std::fill_n(made, size, UNKNOWN);
     }
-    return made.get();
+    return made;
   }
 
   int make_step(int configuration, int byte_class) {
@@ -236,21 +259,36 @@ class Machine {
     int low = 0, high = 255;  // the bytes around it that lead to the same
     std::vector<Item> reached;
     spend(1);
+    Item one{DEAD, BOTTOM};  // what is reached, where it is one pair
+    const auto reach = [&](const Item& item) {
+      if (one.state != DEAD) reached.push_back(one);
+      one = item;
+    };
+    // The edge that reads the byte.
+    const auto follow = [&](const Edge* first, const Edge* last, auto&& take) {
+      spend(last - first);
+      for (const Edge* e = first; e != last; ++e) {
+        if (e->high < byte) {
+          low = std::max(low, e->high + 1);
+        } else if (e->low > byte) {
+          high = std::min(high, e->low - 1);
+        } else {
+          low = std::max(low, e->low);
+          high = std::min(high, e->high);
+          take(e->target);
+        }
+      }
+    };
     for (int i = 1; i < configurations_[configuration].size; i += 2) {
       const Item item{configurations_[configuration][i], configurations_[configuration][i + 1]};
       if (!is_counting(item.state)) {
-        spend(program_.edges.size(item.state));
-        for (const Edge* e = program_.edges.first(item.state); e != program_.edges.last(item.state); ++e) {
-          if (e->high < byte) {
-            low = std::max(low, e->high + 1);
-          } else if (e->low > byte) {
-            high = std::min(high, e->low - 1);
-          } else {
-            low = std::max(low, e->low);
-            high = std::min(high, e->high);
-            reached.push_back({e->target, item.frame});
-          }
-        }
+        follow(program_.edges.first(item.state), program_.edges.last(item.state),
+               [&](int target) { reach({target, item.frame}); });
+        continue;
+      }
+      if (const Lists<Edge>& edges = program_.edges; reads_by_itself(item.state)) {
+        const int origin = counting(item.state)[0], start = program_.rule_start[program_.operands[origin].rule];
+        follow(edges.first(start), edges.last(start), [&](int) { reach({once_more(item.state), item.frame}); });
         continue;
       }
       const List counted = counting(item.state);
@@ -259,7 +297,7 @@ class Machine {
       std::vector<int> after;
       if (program_.kind[origin] == Kind::UNIQUE) {
         low = high = byte;
-        if (step_unique(parts, byte, after)) reached.push_back({count(origin, after), item.frame});
+        if (step_unique(parts, byte, after)) reach({count(origin, after), item.frame});
         continue;
       }
       const bool goes_on = step_parts(origin, parts, byte, after);
@@ -268,9 +306,9 @@ class Machine {
       while (last < program_.byte_class[high] && step_alike(parts, byte_class, last + 1)) ++last;
       low = std::max<int>(low, program_.class_byte[first]);
       if (last + 1 < program_.num_classes()) high = std::min(high, program_.class_byte[last + 1] - 1);
-      if (goes_on) reached.push_back({count(origin, after), item.frame});
+      if (goes_on) reach({count(origin, after), item.frame});
     }
-    const int made = intern(reached);
+    const int made = one.state == DEAD ? DEAD : reached.empty() ? intern_one(one) : (reached.push_back(one), intern(reached));
     int* known = row(configuration);
     std::fill(known + program_.byte_class[low], known + program_.byte_class[high] + 1, made);
     return known[byte_class] = made;
@@ -303,18 +341,43 @@ class Machine {
       accepting |= closure(items, reading);
     }
     drop_covered(reading);
+    return number_of(reading, accepting);
+  }
+
+  // As `intern`, of one pair: others may have led to it as well.
+  int intern_one(const Item& item) {
+    if (only_reads(item.state)) return number_of({&item, 1}, false);
+    int made = reached_.find(item.state, item.frame);
+    if (made != NOT_MADE) return made;
+    made = reads_by_itself(item.state) ? intern_repeat(item) : intern({item});
+    reached_.add(item.state, item.frame, made);
+    return made;
+  }
+
+  // As `intern`, of a repetition of single bytes: what follows it is known from its other counts.
+  int intern_repeat(const Item& item) {
+    const int origin = counting(item.state)[0], times = counting(item.state)[1];
+    const Operands& of = program_.operands[origin];
+    const int after = times < of.low ? DEAD : intern_one({of.then, item.frame});
+    std::vector<Item> reading;
+    if (after != DEAD) reading = items(after);
+    if (of.high == NO_BOUND || times < of.high) reading.push_back(item);
+    sort(reading);
+    return number_of(reading, after != DEAD && accepting_[after]);
+  }
+
+  // The configuration of what reads next, sorted.
+  int number_of(std::span<const Item> reading, bool accepting) {
     if (reading.empty() && !accepting) return DEAD;
-    std::vector<int> key;
-    key.reserve(1 + 2 * reading.size());
-    key.push_back(accepting);
+    key_.assign(1, accepting);
     for (const Item& item : reading) {
-      key.push_back(item.state);
-      key.push_back(item.frame);
+      key_.push_back(item.state);
+      key_.push_back(item.frame);
     }
-    const int number = configurations_.add(key);
+    const int number = configurations_.add(key_);
     if (number >= MOST_CONFIGURATIONS) throw Limit("it needs more than 200000 states");
     if (number == static_cast<int>(rows_.size())) {
-      rows_.emplace_back();
+      rows_.push_back(nullptr);
       accepting_.push_back(accepting);
       shortest_.push_back(-1);
     }
@@ -531,7 +594,10 @@ class Machine {
     if (program_.kind[origin] == Kind::REPEAT) {
       const int times = counted[0];
       if (times >= of.low) push(c, after);
-      if (of.high == NO_BOUND || times < of.high) {
+      if (of.high != NO_BOUND && times >= of.high) return;
+      if (reads_by_itself(item.state)) {
+        reading.push_back(item);
+      } else {
         const int more = of.high == NO_BOUND ? std::min(times + 1, of.low) : times + 1;
         call(c, of.rule, {count(origin, {more}), item.frame}, false);
       }
@@ -554,6 +620,27 @@ class Machine {
       for (int member = 0; member < rules.size(); ++member)
         if (rules.may_come(progress, member))
           call(c, rules.rule(member), {count(origin, rules.after(progress, member)), item.frame});
+    }
+  }
+
+  // Whether a state counts single bytes: then it reads them, and its rule is not called.
+  bool reads_by_itself(int state) const { return is_counting(state) && counts_bytes_[counting(state)[0]]; }
+
+  // The state after one more byte.
+  int once_more(int state) {
+    const int origin = counting(state)[0], times = counting(state)[1] + 1;
+    const Operands& of = program_.operands[origin];
+    return count(origin, {of.high == NO_BOUND ? std::min(times, of.low) : times});
+  }
+
+  void find_byte_counts() {
+    counts_bytes_.assign(program_.num_states(), false);
+    for (int state = 0; state < program_.num_states(); ++state) {
+      if (program_.kind[state] != Kind::REPEAT) continue;
+      const int start = program_.rule_start[program_.operands[state].rule];
+      const Lists<Edge>& edges = program_.edges;
+      counts_bytes_[state] = program_.kind[start] == Kind::PLAIN && program_.jumps.empty(start) &&
+                             std::all_of(edges.first(start), edges.last(start), [](const Edge& e) { return e.target == FINAL; });
     }
   }
 
@@ -1040,14 +1127,20 @@ class Machine {
   int64_t work_;  // that may still be done
   int start_ = DEAD;
   Interner configurations_;  // accepting, then (state, frame) pairs
-  std::vector<std::unique_ptr<int[]>> rows_;
-  std::vector<bool> accepting_;
+  std::vector<int*> rows_;  // in blocks; null: none yet
+  std::vector<std::unique_ptr<int[]>> blocks_;
+  int* free_ = nullptr;  // the last block's rest
+  size_t room_ = 0;
+  Memo reached_;  // `intern_one` of (state, frame)
+  std::vector<int> key_;
+  std::vector<uint8_t> accepting_;
   std::vector<int> shortest_;  // -1: not known yet
   Interner frames_;            // (state, frame) pairs
   std::vector<int> frame_shortest_;
   std::vector<int> above_{BOTTOM};  // of each frame one that covers it
   std::unordered_set<int64_t> not_above_;
   Interner counting_;
+  std::vector<uint8_t> counts_bytes_;  // of a repetition: whether its rule is one byte of a set
   std::vector<int> counting_need_;  // -1: not known yet
   std::vector<std::unique_ptr<CollectionRules>> rules_;
   std::vector<int> rule_configurations_;

@@ -177,6 +177,12 @@ class Machine:
                 for low, high, target in self._edges[state]:
                     if low <= byte <= high:
                         reached.append((target, frame))
+            elif self._reads_by_itself(state):
+                origin, times = self._counting[state - self._num_states]
+                assert isinstance(times, int)
+                for low, high, _ in self._edges[self._starts[self._operands[origin][0]]]:
+                    if low <= byte <= high:
+                        reached.append((self._count(origin, self._once_more(origin, times)), frame))
             else:
                 product, parts = self._counting[state - self._num_states]
                 assert isinstance(parts, tuple)
@@ -292,9 +298,13 @@ class Machine:
                     rule, _, low, high, _ = self._operands[origin]
                     if counted >= low:
                         push((then, frame))
-                    if high == NO_BOUND or counted < high:
-                        more = counted + 1 if high != NO_BOUND else min(counted + 1, low)
-                        call(rule, self._count(origin, more), frame, may_be_empty=False)
+                    if high != NO_BOUND and counted >= high:
+                        continue
+                    if self._counts_bytes(origin):
+                        reading.append((state, frame))
+                    else:
+                        more = self._count(origin, self._once_more(origin, counted))
+                        call(rule, more, frame, may_be_empty=False)
                 case Kind.PRODUCT:
                     assert isinstance(counted, tuple)
                     if self._parts_accept(origin, counted):
@@ -324,6 +334,22 @@ class Machine:
         settled = self._settled_frames(callers)
         pairs = {(state, settled.get(frame, frame)) for state, frame in reading}
         return sorted(pairs), accepting
+
+    def _counts_bytes(self, repeat: int) -> bool:
+        """Whether what is repeated is one byte of a set: then the state that counts reads it, and
+        its rule is not called."""
+        start = self._starts[self._operands[repeat][0]]
+        is_plain = self._kind[start] == Kind.PLAIN and not self._jumps[start]
+        return is_plain and all(target == FINAL for _, _, target in self._edges[start])
+
+    def _reads_by_itself(self, state: int) -> bool:
+        return self._is_repeat(state) and self._counts_bytes(
+            self._counting[state - self._num_states][0]
+        )
+
+    def _once_more(self, repeat: int, times: int) -> int:
+        _, _, low, high, _ = self._operands[repeat]
+        return times + 1 if high != NO_BOUND else min(times + 1, low)
 
     def _is_repeat(self, state: int) -> bool:
         """A repetition's body that ends without a byte does not count as one more."""

@@ -1,4 +1,4 @@
-// The tokens of a vocabulary as byte tries in depth-first order; knows no machine.
+// The tokens of a vocabulary as byte tries; knows no machine.
 //
 // Most tokens are plain: whole or cut characters that a JSON string holds as they are. Where a machine
 // would read any such text, or so many characters of it, their bits are set at once, and only the trie
@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "rows.h"
@@ -54,14 +56,15 @@ struct PlainText {
   }
 };
 
-// Nodes: 0 is the root; a node's children follow it, the next sibling stands at its end.
+// Nodes: 0 is the root; a node's children follow it, the next sibling stands at its end. The children of
+// a wide node are listed as well: often few of many are wanted, and those lie far from each other.
 class Trie {
  public:
   struct Twins {
     int first, other;  // tokens with the same bytes; only the first is in the trie
   };
   struct Node {
-    uint32_t byte : 8, depth : 24;
+    uint32_t byte : 8, is_wide : 1, depth : 23;
     int token;  // `none` where no token ends here
   };
 
@@ -92,13 +95,23 @@ class Trie {
       before = token;
     }
     close(path, 0);
+    list_children();
   }
+
+  struct Child {
+    uint8_t byte;
+    int node;
+  };
 
   int num_nodes() const { return static_cast<int>(nodes_.size()); }
   const Node& operator[](int node) const { return nodes_[node]; }
-  uint8_t byte(int node) const { return nodes_[node].byte; }
+  uint8_t byte(int node) const { return static_cast<uint8_t>(nodes_[node].byte); }
   int end(int node) const { return end_[node]; }
   bool has_token(int node) const { return nodes_[node].token != none_; }
+  std::span<const Child> children(int wide_node) const {
+    const int list = lists_.at(wide_node);
+    return {children_.data() + begin_[list], children_.data() + begin_[list + 1]};
+  }
   const std::vector<Twins>& twins() const { return twins_; }
 
   int child(int node, uint8_t byte) const {  // -1: none
@@ -109,16 +122,34 @@ class Trie {
 
  private:
   void add(uint8_t byte, int depth) {
-    nodes_.push_back({byte, static_cast<uint32_t>(depth), none_});
+    nodes_.push_back({byte, false, static_cast<uint32_t>(depth), none_});
     end_.push_back(0);
   }
   void close(std::vector<int>& path, int kept) {
     for (; static_cast<int>(path.size()) > kept; path.pop_back()) end_[path.back()] = num_nodes();
   }
 
+  void list_children() {
+    for (int node = 0; node < num_nodes(); ++node) {
+      const size_t before = children_.size();
+      for (int child = node + 1; child < end_[node]; child = end_[child]) children_.push_back({byte(child), child});
+      nodes_[node].is_wide = node == 0 || children_.size() - before >= WIDE;
+      if (!nodes_[node].is_wide) {
+        children_.resize(before);
+        continue;
+      }
+      lists_[node] = static_cast<int>(begin_.size()) - 1;
+      begin_.push_back(static_cast<int>(children_.size()));
+    }
+  }
+
+  static constexpr size_t WIDE = 48;
   int none_;
   std::vector<Node> nodes_;
   std::vector<int> end_;
+  std::unordered_map<int, int> lists_;  // of wide nodes
+  std::vector<int> begin_{0};
+  std::vector<Child> children_;
   std::vector<Twins> twins_;
 };
 
