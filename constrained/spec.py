@@ -14,7 +14,7 @@ from .errors import GrammarError
 from .grammars import gbnf, lark, tags
 from .regexes.syntax import check_syntax
 
-Whitespace = Literal["spaced", "compact", "flexible"]
+Whitespace = Literal["spaced", "compact", "printed", "flexible"]
 KeyOrder = Literal["schema", "any"]
 WHITESPACE: Final = get_args(Whitespace)
 KEY_ORDERS: Final = get_args(KeyOrder)
@@ -65,7 +65,9 @@ class JsonSchema:
     Build it with `JsonSchema.of`, so that equal schemas are equal keys.
 
     whitespace: "spaced", one space after each ',' and ':' and nowhere else, as `json.dumps` writes
-    it; "compact", none; "flexible", between any two signs nothing, a space, or a line break and an
+    it; "compact", none; "printed", as printers lay it out on one line or many: a space after each
+    ':', a space or a line break and an indent after each ',', none before these, either or none
+    inside brackets; "flexible", between any two signs nothing, a space, or a line break and an
     indent. key_order: "schema", properties in the schema's order, others after them; "any".
     integer_fraction: 1.0 may be written for the integer 1. open_objects: whether others may come
     where a schema lists properties and says nothing of others; JSON Schema itself lets them.

@@ -21,6 +21,7 @@ Rows = NDArray[np.int32]
 
 class Whitespace(Enum):
     FREE = "free"  # as much as the engine lets stand between the parts of a document
+    PRINTED = "printed"  # as printers lay it out, on one line or many
     FIXED = "fixed"  # one spelling of each document: that of Python's json.dumps
 
 
@@ -48,10 +49,10 @@ class Grammar(Protocol):
 
 
 class Engine(Protocol):
-    """`forces`: whether it has any jump-forward."""
+    """jumps: in which whitespace it has jump-forward, to be measured."""
 
     version: str
-    forces: bool
+    jumps: Sequence[Whitespace]
 
     def compile(self, schema: str, whitespace: Whitespace) -> Grammar:
         """Raises Refused. What an engine keeps from schemas before is its own business; each schema
@@ -96,13 +97,17 @@ class Tokens:
 
 # --- ours ----------------------------------------------------------------------------------------
 
-_OUR_WHITESPACE: Final = {Whitespace.FREE: "flexible", Whitespace.FIXED: "spaced"}
+_OUR_WHITESPACE: Final = {
+    Whitespace.FREE: "flexible",
+    Whitespace.PRINTED: "printed",
+    Whitespace.FIXED: "spaced",
+}
 
 
 class Sapwood:
     """With all documents that the schema has: keys in any order, 1.0 as an integer."""
 
-    forces = True
+    jumps: Sequence[Whitespace] = tuple(Whitespace)
     options: Mapping[str, Any] = {"key_order": "any", "integer_fraction": True}
 
     def __init__(self, tokens: Tokens) -> None:
@@ -161,7 +166,7 @@ class _SapwoodMatcher:
 
 
 class LLGuidance:
-    forces = True
+    jumps: Sequence[Whitespace] = (Whitespace.FREE, Whitespace.FIXED)
 
     def __init__(self, tokens: Tokens) -> None:
         import llguidance
@@ -232,7 +237,7 @@ class _LLGuidanceMatcher:
 class XGrammar:
     """With JSON Schema's meaning of objects: open unless they say not."""
 
-    forces = True
+    jumps: Sequence[Whitespace] = (Whitespace.FREE, Whitespace.FIXED)
     strict_mode = False
 
     def __init__(self, tokens: Tokens) -> None:
@@ -309,7 +314,7 @@ class _XGrammarMatcher:
 
 
 class OutlinesCore:
-    forces = False
+    jumps: Sequence[Whitespace] = ()
 
     def __init__(self, tokens: Tokens) -> None:
         import outlines_core

@@ -58,6 +58,7 @@ def figures(judged: Sequence[Judged], limit_seconds: float) -> dict[str, float |
         "mean_mask": float(np.mean(cold)) if len(cold) else None,
         "batch_row": 1e-9 * float(np.mean(rows)) if rows else None,
         **_forced(judged, "free"),
+        **_forced(judged, "printed"),
         **_forced(judged, "fixed"),
     }
 
@@ -135,6 +136,7 @@ _TIMES: Final[Sequence[tuple[str, Callable[[float | None], str], Sequence[str]]]
     ("mask, mean over whole documents", duration, ("mean_mask",)),
     ("mask, a row of 64 filled in one call, warm", duration, ("batch_row",)),
     ("jump-forward, free whitespace: forced / undone again", percent, ("forced_free",)),
+    ("jump-forward, as printers lay out: forced / undone again", percent, ("forced_printed",)),
     ("jump-forward, fixed whitespace: forced / undone again", percent, ("forced_fixed",)),
 )
 

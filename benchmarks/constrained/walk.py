@@ -58,10 +58,11 @@ class Walker:
     def jump(self, grammar: Grammar, schema: str, valid: Sequence[Any]) -> Any:
         """Forced tokens by whitespace: of how many, how many, and how many are wrong; nothing where
         the engine has no jump-forward. Raises Refused."""
-        if not self._engine.forces:
-            return {}
-        fixed = self._engine.compile(schema, Whitespace.FIXED)
-        return {"free": self._jumps(grammar, valid), "fixed": self._jumps(fixed, valid)}
+        grammars = {
+            each: grammar if each is Whitespace.FREE else self._engine.compile(schema, each)
+            for each in self._engine.jumps
+        }
+        return {each.value: self._jumps(of, valid) for each, of in grammars.items()}
 
     def _furthest(self, grammar: Grammar, document: Any, times: list[int]) -> dict[str, Any]:
         best: dict[str, Any] = {}

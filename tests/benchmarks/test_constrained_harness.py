@@ -100,7 +100,7 @@ class TextEngine:
     """`tight`: its masks allow nothing but the end, whatever it accepts."""
 
     version = "1"
-    forces = True
+    jumps = (Whitespace.FREE, Whitespace.FIXED)
 
     def __init__(
         self, texts: Sequence[str], tokens: Tokens, *, tight: bool = False, batch: bool = False

@@ -21,6 +21,7 @@ MANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 WHITESPACE = {
     "spaced": {},
     "compact": {"separators": (",", ":")},
+    "printed": {"indent": 1},
     "flexible": {"indent": 2},
 }
 

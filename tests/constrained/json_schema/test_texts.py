@@ -93,6 +93,18 @@ OPTIONS = [
         ['{"a": 1}', '{"a":1, "b":null}'],
     ),
     (
+        {"whitespace": "printed"},
+        {**PAIR, "required": ["a"]},
+        [
+            '{"a": 1, "b": null}',
+            '{ "a": 1, "c": [] }',
+            '{\n  "a": 1,\n  "b": null\n}',
+            '{\r\n\t"a": 1,\r\n\t"c": {}}',
+            '{"a": 1, "c": [\n 1, 2\n]}',
+        ],
+        ['{"a":1}', '{"a" : 1}', '{"a":\n1}', '{"a": 1 , "b": null}', '{"a": 1,"b": null}', "{ }"],
+    ),
+    (
         {"whitespace": "flexible"},
         PAIR,
         ['{"a":1,"b": null}', '{ "a" : 1 }', '{\n  "a": 1,\n  "b": null\n}', '{\r\n\t"a":1}'],

@@ -99,6 +99,7 @@ SCHEMAS = [
 OPTIONS = [
     {},
     {"whitespace": "compact", "key_order": "any"},
+    {"whitespace": "printed"},
     {"whitespace": "flexible", "integer_fraction": True},
 ]
 
