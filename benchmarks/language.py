@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 import sapwood as sw
 from sapwood.runtime.scripted import ScriptedClient
@@ -116,7 +117,7 @@ def main() -> None:
     client = ScriptedClient(lambda request: "ok")
     print(f"us a node of {NODES}            wall  program thread  process")
     for program in (texts, gens, reads):
-        wall, thread, process = (1e6 * t for t in best(rounds, lambda: node_cost(program, client)))
+        wall, thread, process = (1e6 * t for t in best(rounds, partial(node_cost, program, client)))
         print(f"  {program.name:<20} {wall:10.1f} {thread:15.1f} {process:8.1f}")
     forked, added, joined, threads = best(rounds, lambda: fork_cost(client))
     print(f"{FORKS} forks: {forked:.3f} s, a text to each {added:.3f} s, join {joined:.3f} s, ")
