@@ -5,18 +5,15 @@ transport and no other call.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from .detokenizer import Ending
 from .protocol import Chunk, FinishKind, FinishReason, GenerateRequest, Scores, TokenLogprob
 from .scoring import ScorePlan
-from .streams import Mailbox
+from .streams import Answer, Mailbox
 from .text import TextCodec, peeks
 from .wire import ControlResult, Failed, FromEngine, TokenChunk, TokenRequest
-
-T = TypeVar("T")
 
 
 class GenerateCall:
@@ -96,33 +93,6 @@ def _without(num_bytes: int, logprobs: tuple[TokenLogprob, ...]) -> tuple[TokenL
         return logprobs
     first = logprobs[0]
     return (replace(first, piece=(first.piece or b"")[num_bytes:]), *logprobs[1:])
-
-
-class Answer(Generic[T]):
-    """A future that only the dispatcher's thread writes, and its reader may cancel."""
-
-    def __init__(self) -> None:
-        self.future: Future[T] = Future()
-        self._is_settled = False
-
-    def give(self, value: T) -> None:
-        if self._settle():
-            self.future.set_result(value)
-
-    def fail(self, error: Exception) -> None:
-        if self._settle():
-            self.future.set_exception(error)
-
-    def withdraw(self) -> None:
-        """After a cancellation: wake those who wait for several futures."""
-        self._settle()
-
-    def _settle(self) -> bool:
-        """True for the first to settle a future that was not cancelled."""
-        if self._is_settled:
-            return False
-        self._is_settled = True
-        return self.future.set_running_or_notify_cancel()
 
 
 class ScoreCall:

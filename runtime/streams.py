@@ -1,16 +1,21 @@
 """The stream that a caller holds, fed by the dispatcher.
 
-Owns: the events of one generation between decoding and their reader. Knows no tokens and no engine.
+Owns: the events of one generation between decoding and their reader, and the one answer of a call
+that has only one. Knows no tokens and no engine.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Generic, TypeVar
 
 from .client import Event
 from .dispatcher import Dispatcher
 from .protocol import Chunk
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -140,3 +145,30 @@ class RoutedStream:
         if not self._mailbox.ended and not self._mailbox.has_subscriber:
             # A finalizer may run within any lock of this thread: the dispatcher does the work.
             self._dispatcher.post(self._close)
+
+
+class Answer(Generic[T]):
+    """A future that only the dispatcher's thread writes, and its reader may cancel."""
+
+    def __init__(self) -> None:
+        self.future: Future[T] = Future()
+        self._is_settled = False
+
+    def give(self, value: T) -> None:
+        if self._settle():
+            self.future.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        if self._settle():
+            self.future.set_exception(error)
+
+    def withdraw(self) -> None:
+        """After a cancellation: wake those who wait for several futures."""
+        self._settle()
+
+    def _settle(self) -> bool:
+        """True for the first to settle a future that was not cancelled."""
+        if self._is_settled:
+            return False
+        self._is_settled = True
+        return self.future.set_running_or_notify_cancel()

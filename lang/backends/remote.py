@@ -13,7 +13,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from ...runtime.calls import Answer
 from ...runtime.dispatcher import Dispatcher
 from ...runtime.errors import Cancelled, EngineDied, EngineError, InvalidRequest, SapwoodError
 from ...runtime.protocol import (
@@ -24,7 +23,7 @@ from ...runtime.protocol import (
     ScoreRequest,
     Scores,
 )
-from ...runtime.streams import Mailbox, RoutedStream
+from ...runtime.streams import Answer, Mailbox, RoutedStream
 
 T = TypeVar("T")
 
