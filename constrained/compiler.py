@@ -6,13 +6,13 @@ constraints never wait behind large ones. Every step of a compilation is counted
 which stops at a limit; no library that could run on is called.
 """
 
+import logging
 import threading
-import time
-from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
+from .cache import GrammarCache
 from .compiled import CompiledGrammar
 from .errors import GrammarError, LimitExceeded
 from .limits import CompileLimits
@@ -21,11 +21,11 @@ from .pushdown.token_machine import warm_up
 from .spec import Constraint
 from .vocabulary import Vocabulary
 
+_log = logging.getLogger(__name__)
+
 _MOMENT: Final = 0.1  # seconds in the first lane
 _THREADS: Final = 2  # in each lane
-# A constraint that passed the limits is refused unseen for so long; not for ever, for a busy
-# machine can be to blame.
-_REFUSAL_SECONDS: Final = 60.0
+_HITS_BETWEEN_TRIMS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,12 @@ class _Lane:
     threads: ThreadPoolExecutor
 
 
-@dataclass(frozen=True)
-class _Refusal:
-    kind: type[LimitExceeded]
-    message: str
-    until: float
-
-
 class GrammarCompiler:
     """Compiles constraints for one vocabulary; for any thread. Close it to end its threads.
 
-    limits: of each single compilation; cache_size: compiled grammars kept, least recently used out,
-    and as many refusals of what passed the limits, for a minute each.
+    limits: of each single compilation; cache_size and cache_bytes: of the compiled grammars that
+    are kept, least recently used out (see `GrammarCache`), and of the refusals of what passed the
+    limits, for a minute each.
     """
 
     def __init__(
@@ -55,14 +49,17 @@ class GrammarCompiler:
         vocabulary: Vocabulary,
         limits: CompileLimits | None = None,
         cache_size: int = 256,
+        cache_bytes: int = 256 << 20,
     ) -> None:
         if cache_size < 1:
             raise GrammarError(f"cache_size is at least 1, not {cache_size}")
+        if cache_bytes < 1:
+            raise GrammarError(f"cache_bytes is at least 1, not {cache_bytes}")
         self._vocabulary = vocabulary
         self._limits = limits or CompileLimits()
-        self._cache_size = cache_size
-        self._grammars: OrderedDict[Constraint, CompiledGrammar] = OrderedDict()
-        self._refusals: OrderedDict[Constraint, _Refusal] = OrderedDict()
+        self._cache = GrammarCache(cache_bytes, cache_size)
+        self._hits = 0
+        self._renewing: set[Constraint] = set()
         self._in_flight: dict[Constraint, Future[CompiledGrammar]] = {}
         self._lock = threading.Lock()
         moment = replace(self._limits, seconds=min(_MOMENT, self._limits.seconds))
@@ -107,13 +104,16 @@ class GrammarCompiler:
             return self._in_flight[spec], False
         future: Future[CompiledGrammar] = Future()
         future.set_running_or_notify_cancel()
-        if spec in self._grammars:
-            self._grammars.move_to_end(spec)
-            future.set_result(self._grammars[spec])
+        known = self._cache.find(spec)
+        if known is not None:
+            self._hits += 1
+            if self._hits % _HITS_BETWEEN_TRIMS == 0:
+                self._lanes[1].threads.submit(self._cache.trim)
+            future.set_result(known)
             return future, False
-        refusal = self._refusals.get(spec)
-        if refusal is not None and time.monotonic() < refusal.until:
-            future.set_exception(refusal.kind(refusal.message))
+        refusal = self._cache.refusal(spec)
+        if refusal is not None:
+            future.set_exception(refusal)
             return future, False
         self._in_flight[spec] = future
         return future, True
@@ -136,13 +136,10 @@ class GrammarCompiler:
         except BaseException as error:  # goes to the waiting callers as it is
             self._failed(spec, future, lane, error)
             return
+        self._cache.keep(spec, grammar)
         with self._lock:
             if self._in_flight.pop(spec, None) is not future:
                 return  # `close` has failed it
-            self._refusals.pop(spec, None)
-            self._grammars[spec] = grammar
-            while len(self._grammars) > self._cache_size:
-                self._grammars.popitem(last=False)
         future.set_result(grammar)
 
     def _failed(
@@ -154,24 +151,36 @@ class GrammarCompiler:
             if is_limit and self._lanes[lane].limits != self._limits and not self._closed:
                 self._lanes[lane + 1].threads.submit(self._run, spec, future, lane + 1)
                 return
+            if isinstance(error, LimitExceeded):
+                self._cache.refuse(spec, error)
             if self._in_flight.pop(spec, None) is not future:
                 return
-            if isinstance(error, LimitExceeded):
-                self._refuse_again(spec, error)
         future.set_exception(error)
 
-    def _refuse_again(self, spec: Constraint, error: LimitExceeded) -> None:
-        # As a recipe: one exception raised again and again would gather tracebacks.
-        until = time.monotonic() + _REFUSAL_SECONDS
-        self._refusals[spec] = _Refusal(type(error), str(error), until)
-        self._refusals.move_to_end(spec)
-        while len(self._refusals) > self._cache_size:
-            self._refusals.popitem(last=False)
+    def _renew_later(self, grammar: CompiledGrammar) -> None:
+        """Called by whoever starts a state: the work is a lane's."""
+        with self._lock:
+            if self._closed or grammar.spec in self._renewing:
+                return
+            self._renewing.add(grammar.spec)
+            self._lanes[1].threads.submit(self._renew, grammar)
+
+    def _renew(self, grammar: CompiledGrammar) -> None:
+        try:
+            grammar.renew()
+        except LimitExceeded as error:  # the next one who starts on it asks again
+            _log.warning("a constraint could not be renewed: %s", error)
+        finally:
+            with self._lock:
+                self._renewing.discard(grammar.spec)
+        self._cache.trim()
 
     def _compile(self, spec: Constraint, limits: CompileLimits) -> CompiledGrammar:
         program = lower(spec, limits)
         with described(spec):
-            return CompiledGrammar(spec, program, self._vocabulary, limits.seconds)
+            return CompiledGrammar(
+                spec, program, self._vocabulary, limits.seconds, self._renew_later
+            )
 
 
 def _threads() -> ThreadPoolExecutor:

@@ -23,12 +23,19 @@ class Masking(Protocol):
         """See `GrammarState.fill_mask`."""
 
 
+class InUse:
+    """Held by the states of a grammar; that it is alive says that one of them is."""
+
+
 class GrammarState:
     """The position of one output in a `CompiledGrammar`; written by `accept` and `rollback`."""
 
-    __slots__ = ("_ended", "_failure", "_fill", "_grammar", "_history", "_machine", "_row")
+    __slots__ = (
+        *("_ended", "_failure", "_fill", "_grammar", "_history", "_in_use", "_machine", "_row"),
+    )
 
-    def __init__(self, grammar: "CompiledGrammar", machine: "TokenMachine") -> None:
+    def __init__(self, grammar: "CompiledGrammar", machine: "TokenMachine", in_use: InUse) -> None:
+        self._in_use = in_use
         self._grammar = grammar
         self._machine = machine
         self._history = [machine.start]  # and the configuration after each accepted token
@@ -145,7 +152,7 @@ class GrammarState:
 
     def snapshot(self) -> "GrammarState":
         """A state of its own at this position, for looking ahead; it cannot go back behind it."""
-        copy = GrammarState(self._grammar, self._machine)
+        copy = GrammarState(self._grammar, self._machine, self._in_use)
         copy._history = self._history[-1:]
         copy._ended = self._ended
         return copy

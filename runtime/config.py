@@ -39,11 +39,13 @@ class ModelOptions:
 class CacheOptions:
     """`max_tokens`: tokens of KV over all requests and the tree (None: from free memory), rounded
     up to whole pages. `kv_dtype` auto: float32 where the weights are, or else bfloat16; int8: bytes
-    with a scale for each head and token, for nearly twice the tokens."""
+    with a scale for each head and token, for nearly twice the tokens. `grammar_mib`: MiB of
+    compiled constraints and their masks, kept for reuse."""
 
     max_tokens: int | None = None
     page_size: int = 16
     kv_dtype: KvDtype = "auto"
+    grammar_mib: int = 256
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class EngineConfig:
             raise InvalidRequest(
                 f"page_size: {self.cache.page_size} is not a power of two", field="page_size"
             )
+        _positive("grammar_mib", self.cache.grammar_mib)
         _positive("token_budget", self.schedule.token_budget)
         _positive("max_running", self.schedule.max_running)
         _positive("max_waiting", self.schedule.max_waiting)
@@ -110,6 +113,7 @@ class ResolvedConfig:
     num_pages: int
     page_size: int
     schedule: ScheduleOptions
+    grammar_mib: int = CacheOptions.grammar_mib
 
     @property
     def pages_per_request(self) -> int:
@@ -159,4 +163,5 @@ def resolve(
         num_pages=-(-max_tokens // config.cache.page_size),
         page_size=config.cache.page_size,
         schedule=replace(schedule, max_running=min(schedule.max_running, schedule.token_budget)),
+        grammar_mib=config.cache.grammar_mib,
     )

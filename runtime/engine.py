@@ -68,6 +68,7 @@ class Engine:
         policy: Policy = ScheduleOptions.policy,
         jump_forward: bool = ScheduleOptions.jump_forward,
         max_drafts: int = ScheduleOptions.max_drafts,
+        grammar_mib: int = CacheOptions.grammar_mib,
     ) -> None:
         """Raises ModelError or InvalidRequest, one clear line each."""
         if model is not None and model_path is not None:
@@ -78,7 +79,7 @@ class Engine:
             model = str(model_path)
         config = EngineConfig(
             ModelOptions(model, dtype, context_length, num_threads),
-            CacheOptions(max_tokens_in_cache, page_size, kv_dtype),
+            CacheOptions(max_tokens_in_cache, page_size, kv_dtype, grammar_mib),
             ScheduleOptions(
                 token_budget, max_running, max_waiting, policy, jump_forward, max_drafts
             ),

@@ -171,7 +171,7 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
     num_pages, page_size = resolved.num_pages, resolved.page_size
     vocabulary = files.vocabulary.padded(arch.vocab_size)
     cache = PrefixCache(num_pages, page_size)
-    compiler = GrammarCompiler(vocabulary)
+    compiler = GrammarCompiler(vocabulary, cache_bytes=resolved.grammar_mib << 20)
     advancer = Advancer(
         vocabulary.token_bytes, files.special_bytes, files.eos_ids, schedule.jump_forward
     )

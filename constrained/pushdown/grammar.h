@@ -20,6 +20,13 @@ class Grammar {
 
   Machine& machine() { return machine_; }
 
+  size_t bytes() const {
+    size_t bytes = machine_.bytes() + bytes_ + sizeof(Row) * rows_.capacity();
+    for (const std::vector<int>* numbers : {&plain_, &needed_, &next_, &next_byte_, &row_numbers_})
+      bytes += sizeof(int) * numbers->capacity();
+    return bytes;
+  }
+
   int step(int configuration, const uint8_t* text, int length) {
     for (int i = 0; i < length && configuration != DEAD; ++i) configuration = machine_.step(configuration, text[i]);
     return configuration;
@@ -155,7 +162,7 @@ class Grammar {
   // How much farther plain text may lead from the end: by the rest of a character, by a character that
   // makes it another name than those that are taken; with room to spare.
   static constexpr int MOST_DETOUR = 8;
-  static constexpr size_t MOST_ROWS = 1 << 17, MOST_BYTES = 16 << 20;
+  static constexpr size_t MOST_ROWS = 1 << 17, MOST_ROW_BYTES = 16 << 20;
 
   struct Row {
     RowStore::Words words;
@@ -165,7 +172,7 @@ class Grammar {
 
   Row& row_of(int configuration) {
     if (const int number = known(row_numbers_, configuration); number >= 0) return rows_[number];
-    if (rows_.size() >= MOST_ROWS || bytes_ > MOST_BYTES) {
+    if (rows_.size() >= MOST_ROWS || bytes_ > MOST_ROW_BYTES) {
       rows_.clear();
       row_numbers_.clear();
       bytes_ = 0;

@@ -21,6 +21,11 @@ class Interner {
 
   int size() const { return static_cast<int>(begin_.size()) - 1; }
 
+  size_t bytes() const {
+    return sizeof(int) * (lists_.capacity() + slots_.capacity()) + sizeof(size_t) * begin_.capacity() +
+           sizeof(uint64_t) * hashes_.capacity();
+  }
+
   // Valid until the next `add`.
   List operator[](int number) const {
     return {lists_.data() + begin_[number], static_cast<int>(begin_[number + 1] - begin_[number])};

@@ -22,6 +22,7 @@
 namespace sapwood {
 
 constexpr int DEAD = -1;   // the configuration in which no text is accepted
+constexpr size_t MOST_BYTES = 128 << 20;  // of a machine
 constexpr int BOTTOM = 0;  // the frame below the first rule
 
 struct Limit : std::runtime_error {
@@ -70,6 +71,17 @@ class Machine {
   bool only_spelled() const { return only_spelled_; }
   int start() const { return start_; }
   int size() const { return configurations_.size(); }
+
+  // What it keeps; nearly all of it grows with the texts that it has met.
+  size_t bytes() const {
+    size_t bytes = program_.bytes() + num_rows_ * sizeof(int) * program_.num_classes() + reached_.bytes();
+    for (const Interner* lists : {&configurations_, &frames_, &counting_, &texts_, &text_sets_, &product_states_})
+      bytes += lists->bytes();
+    for (const std::vector<int>* numbers : {&shortest_, &frame_shortest_, &above_, &counting_need_, &texts_before_,
+                                            &product_shortest_, &need_, &inner_, &rule_configurations_})
+      bytes += sizeof(int) * numbers->capacity();
+    return bytes + sizeof(void*) * rows_.capacity() + accepting_.capacity() + not_above_.size() * BYTES_OF_A_NODE;
+  }
 
   // Where a class of bytes leads from a configuration, or DEAD.
   int step_class(int configuration, int byte_class) {
@@ -194,6 +206,7 @@ class Machine {
   using Clock = std::chrono::steady_clock;
   static constexpr int UNKNOWN = -2, NOT_MADE = -2;
   static constexpr int MOST_CONFIGURATIONS = 200'000;
+  static constexpr size_t BYTES_OF_A_NODE = 40;  // of a hash table
   static constexpr size_t MOST_AT_ONCE = 100'000;  // items of a closure, callers of a frame
   static constexpr int64_t MOST_WORK = 1 << 22;  // some ten nanoseconds each
   static constexpr int64_t WORK_OF_A_MOMENT = 1 << 14;
@@ -250,6 +263,7 @@ class Machine {
       free_ += size;
       room_ -= size;
       std::fill_n(made, size, UNKNOWN);
+      ++num_rows_;
     }
     return made;
   }
@@ -374,14 +388,14 @@ class Machine {
       key_.push_back(item.state);
       key_.push_back(item.frame);
     }
-    const int number = configurations_.add(key_);
-    if (number >= MOST_CONFIGURATIONS) throw Limit("it needs more than 200000 states");
-    if (number == static_cast<int>(rows_.size())) {
-      rows_.push_back(nullptr);
-      accepting_.push_back(accepting);
-      shortest_.push_back(-1);
-    }
-    return number;
+    const int known = configurations_.find(key_.data(), static_cast<int>(key_.size()));
+    if (known >= 0) return known;
+    if (size() >= MOST_CONFIGURATIONS) throw Limit("it needs more than 200000 states");
+    if (bytes() > MOST_BYTES) throw Limit("it needs more than 128 MiB");
+    rows_.push_back(nullptr);
+    accepting_.push_back(accepting);
+    shortest_.push_back(-1);
+    return configurations_.add(key_);
   }
 
   // Whether a state leads nowhere by empty steps.
@@ -1128,6 +1142,7 @@ class Machine {
   int start_ = DEAD;
   Interner configurations_;  // accepting, then (state, frame) pairs
   std::vector<int*> rows_;  // in blocks; null: none yet
+  size_t num_rows_ = 0;     // of these, how many are made
   std::vector<std::unique_ptr<int[]>> blocks_;
   int* free_ = nullptr;  // the last block's rest
   size_t room_ = 0;

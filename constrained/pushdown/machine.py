@@ -40,6 +40,9 @@ _UNKNOWN: Final = -2
 _MOST_CONFIGURATIONS: Final = 200_000
 _MOST_AT_ONCE: Final = 100_000
 _MOST_PRODUCT_STATES: Final = 100_000
+_MOST_BYTES: Final = 128 << 20
+_BYTES_OF_A_LIST: Final = 300  # its places in tables included
+_BYTES_OF_A_PAIR: Final = 130
 _MOST_WORK: Final = 1 << 19  # fewer than in C++, for each takes longer
 _WORK_OF_A_MOMENT: Final = 1 << 10
 _MANY: Final = 64  # frames: more are not compared
@@ -64,6 +67,7 @@ class Machine:
         that are tokens by themselves."""
         self._program = program
         self._spelled = frozenset(spelled)
+        self._num_bytes = 0
         self._deadline = time.monotonic() + seconds
         self._work = _WORK_OF_A_MOMENT
         self._num_states = program.num_states
@@ -135,17 +139,28 @@ class Machine:
             raise LimitExceeded("it took too long")
         self._work = _WORK_OF_A_MOMENT
 
+    def _grow(self, pairs: int) -> None:
+        self._num_bytes += _BYTES_OF_A_LIST + _BYTES_OF_A_PAIR * pairs
+        if self._num_bytes > _MOST_BYTES:
+            raise LimitExceeded(f"it needs more than {_MOST_BYTES >> 20} MiB")
+
     # Questions
 
     @property
     def num_configurations(self) -> int:
         return len(self._items)
 
+    @property
+    def num_bytes(self) -> int:
+        """About how much memory it takes by now."""
+        return self._num_bytes
+
     def step(self, configuration: int, byte: int) -> int:
         """Where `byte` leads, or DEAD."""
         row = self._rows[configuration]
         if row is None:
             row = self._rows[configuration] = [_UNKNOWN] * self.num_classes
+            self._num_bytes += 8 * self.num_classes + _BYTES_OF_A_LIST
         column = self.byte_class[byte]
         if row[column] == _UNKNOWN:
             row[column] = self._make_step(configuration, byte)
@@ -219,6 +234,7 @@ class Machine:
             number = len(self._items)
             if number >= _MOST_CONFIGURATIONS:
                 raise LimitExceeded(f"it needs more than {_MOST_CONFIGURATIONS} states")
+            self._grow(len(reading))
             self._numbers[key] = number
             self._items.append(reading)
             self._accepting.append(accepting)
@@ -380,6 +396,7 @@ class Machine:
         number = self._frame_numbers.get(pairs)
         if number is None:
             shortest = min(map(self._item_shortest, pairs))  # first, for it may fail
+            self._grow(len(pairs))
             number = self._frame_numbers[pairs] = len(self._frames)
             self._frames.append(pairs)
             self._frame_shortest.append(shortest)
@@ -437,6 +454,7 @@ class Machine:
         key = (origin, counted)
         number = self._counting_numbers.get(key)
         if number is None:
+            self._grow(2)
             number = self._counting_numbers[key] = self._num_states + len(self._counting)
             self._counting.append(key)
         return number

@@ -10,6 +10,8 @@ class Memo {
  public:
   Memo() : entries_(16) {}
 
+  size_t bytes() const { return sizeof(Entry) * entries_.capacity(); }
+
   // -2: not known.
   int find(int a, int b) const { return entries_[place(key(a, b))].value; }
 

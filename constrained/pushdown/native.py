@@ -36,6 +36,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "grammar_free": (None, [_POINTER]),
     "grammar_start": (_INT, [_POINTER]),
     "grammar_size": (_INT, [_POINTER]),
+    "grammar_bytes": (ctypes.c_int64, [_POINTER]),
     "grammar_step": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT]),
     "grammar_accept": (_INT, [_POINTER, _INT, _INT]),
     "grammar_accepting": (_INT, [_POINTER, _INT]),
@@ -108,6 +109,11 @@ class NativeTokenMachine:
     @property
     def num_configurations(self) -> int:
         return self._checked(self._library.sapwood_grammar_size(self.handle))
+
+    @property
+    def num_bytes(self) -> int:
+        found: int = self._library.sapwood_grammar_bytes(self.handle)
+        return found
 
     def step(self, configuration: int, text: bytes) -> int:
         return self._checked(

@@ -26,6 +26,7 @@ struct Lists {
   int size() const { return static_cast<int>(begin.size()) - 1; }
   const T* first(int list) const { return flat.data() + begin[list]; }
   const T* last(int list) const { return flat.data() + begin[list + 1]; }
+  size_t bytes() const { return sizeof(int) * begin.capacity() + sizeof(T) * flat.capacity(); }
   size_t size(int list) const { return begin[list + 1] - begin[list]; }
   bool empty(int list) const { return begin[list] == begin[list + 1]; }
 };
@@ -66,6 +67,12 @@ struct Program {
   // Bytes that no state tells apart share a class; a class has its lowest byte stand for it.
   uint8_t byte_class[256];
   std::vector<uint8_t> class_byte;
+
+  size_t bytes() const {
+    return edges.bytes() + jumps.bytes() + parts.bytes() + members.bytes() + needs.bytes() + counters.bytes() +
+           sizeof(Kind) * kind.capacity() + sizeof(Operands) * operands.capacity() +
+           sizeof(int) * rule_start.capacity() + sizeof(CollectionOf) * collections.capacity();
+  }
 
   int num_states() const { return static_cast<int>(kind.size()); }
   int num_classes() const { return static_cast<int>(class_byte.size()); }

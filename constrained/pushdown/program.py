@@ -76,6 +76,10 @@ class Program:
     def arrays(self) -> list[NDArray[np.int32]]:
         return list(vars(self).values())
 
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
 
 def finish(builder: Builder, rule: int) -> Program:
     """The program whose text is read by `rule`.

@@ -133,6 +133,15 @@ EXPORT int sapwood_grammar_size(void* grammar) {
   return guarded(grammar, [](Grammar& g) { return g.machine().size(); });
 }
 
+// Bytes that it keeps; one that is no longer whole counts as full.
+EXPORT int64_t sapwood_grammar_bytes(void* grammar) {
+  return caught(static_cast<int64_t>(MOST_BYTES), [=] {
+    Guarded* of = static_cast<Guarded*>(grammar);
+    const std::lock_guard<std::mutex> lock(of->mutex);
+    return static_cast<int64_t>(of->is_whole ? of->grammar.bytes() : MOST_BYTES);
+  });
+}
+
 EXPORT int sapwood_grammar_step(void* grammar, int configuration, const uint8_t* text, int length) {
   return guarded(grammar, [=](Grammar& g) { return g.step(configuration, text, length); });
 }

@@ -40,6 +40,10 @@ class TokenMachine(Protocol):
     def num_configurations(self) -> int:
         """How many have been met so far."""
 
+    @property
+    def num_bytes(self) -> int:
+        """About how much memory it takes by now."""
+
     def step(self, configuration: int, text: bytes) -> int:
         """The configuration after `text`, or DEAD."""
 
@@ -117,6 +121,11 @@ class PythonTokenMachine:
     @property
     def num_configurations(self) -> int:
         return self._machine.num_configurations
+
+    @property
+    def num_bytes(self) -> int:
+        rows = len(self._rows) * (4 * self._vocabulary.num_words + 200)
+        return self._machine.num_bytes + rows + 150 * (len(self._ways) + len(self._needed))
 
     def step(self, configuration: int, text: bytes) -> int:
         self._machine.begin_work()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from sapwood.constrained import (
@@ -18,6 +19,8 @@ from sapwood.constrained import (
     Unsupported,
     Vocabulary,
 )
+from sapwood.constrained import cache as cache_module
+from sapwood.constrained import compiled as compiled_module
 from sapwood.constrained import compiler as compiler_module
 
 BYTES = Vocabulary([*(bytes([i]) for i in range(256)), None], [256])
@@ -61,8 +64,82 @@ def test_the_cache_keeps_the_latest(make):
     compiler.compile(Regex("c"))
     assert compiler.compile(Regex("a")) is first
     assert compiler.compile(Regex("b")) is not second
-    with pytest.raises(GrammarError, match="cache_size is at least 1"):
-        make(cache_size=0)
+    for name in ("cache_size", "cache_bytes"):
+        with pytest.raises(GrammarError, match=f"{name} is at least 1"):
+            make(**{name: 0})
+
+
+def grow(state, letters: str) -> None:
+    """Let the machine of a state meet a text."""
+    row = np.empty(BYTES.num_words, np.int32)
+    for letter in letters.encode():
+        state.fill_mask(row)
+        assert state.accept(letter)
+
+
+def test_the_cache_keeps_to_its_bytes_and_never_drops_what_is_used(make):
+    specs = [Regex(f"[{letter}a-f]{{0,3000}}") for letter in "uvwxyz"]
+    one = make().compile(specs[0])
+    grow(one.start(), "abc" * 900)
+    assert one.num_bytes > 200_000
+    compiler = make(cache_bytes=3 * one.num_bytes)
+    states = []
+    for number, spec in enumerate(specs):
+        state = compiler.compile(spec).start()
+        grow(state, "abc" * 900)
+        if number < 2:
+            states.append(state)
+    compiler._cache.trim()
+    kept = [spec for spec in specs if compiler._cache.find(spec) is not None]
+    assert kept[:2] == specs[:2] and kept[-1] == specs[-1] and len(kept) <= 3
+    assert compiler._cache.num_bytes <= 3.5 * one.num_bytes
+    del state, states
+    compiler.compile(Regex("a"))
+    compiler._cache.trim()
+    assert compiler._cache.num_bytes <= 3 * one.num_bytes
+
+
+def test_the_cache_is_trimmed_while_grammars_grow_in_use(make):
+    first, second = Regex("[a-f]{0,3000}"), Regex("[a-g]{0,3000}")
+    compiler = make(cache_bytes=300_000)
+    for spec in (first, second):
+        compiler.compile(spec)
+        grow(compiler.compile(spec).start(), "abc" * 900)
+    for _ in range(compiler_module._HITS_BETWEEN_TRIMS):
+        compiler.compile(second)
+    wait_until(lambda: compiler._cache.find(first) is None)
+    assert compiler.compile(second).shortest == 0
+
+
+def test_the_texts_of_refusals_are_within_the_bytes(make):
+    compiler = make(cache_bytes=1_000_000, limits=CompileLimits(states=10))
+    specs = [Regex("a" * 20_000 + str(n)) for n in range(5)]
+    for spec in specs:
+        with pytest.raises(LimitExceeded):
+            compiler.compile(spec)
+    assert compiler._cache.refusal(specs[0]) is None
+    assert compiler._cache.refusal(specs[-1]) is not None
+
+
+def test_a_large_machine_is_renewed_off_the_callers_thread(make, monkeypatch):
+    monkeypatch.setattr(compiled_module, "_MANY_BYTES", 200_000)
+    threads, plain = [], compiled_module.token_machine
+
+    def token_machine(*arguments):
+        threads.append(threading.current_thread())
+        return plain(*arguments)
+
+    monkeypatch.setattr(compiled_module, "token_machine", token_machine)
+    grammar = make().compile(Regex("[a-f]{0,3000}"))
+    before, state = grammar.machine, grammar.start()
+    grow(state, "abc" * 900)
+    for _ in range(5):
+        assert grammar.start().accept(ord("a"))
+    wait_until(lambda: grammar.machine is not before)
+    assert grammar.num_bytes < 200_000
+    grow(state, "abc")  # it goes on where it began
+    assert grammar.matches(b"abc" * 901) and grammar.start().accept(ord("a"))
+    assert threads[1:] and threading.current_thread() not in threads[1:]
 
 
 def test_one_spec_in_flight_is_compiled_once(make, monkeypatch):
@@ -151,7 +228,7 @@ def test_what_passed_the_limits_is_refused_at_once_for_a_while(make, monkeypatch
         errors.append(caught.value)
     assert calls == [spec] * 2  # once in each lane
     assert len(set(map(id, errors))) == 3  # one exception raised often would gather tracebacks
-    monkeypatch.setattr(compiler_module, "_REFUSAL_SECONDS", -1.0)
+    monkeypatch.setattr(cache_module, "_REFUSAL_SECONDS", -1.0)
     other = Regex("c")
     for _ in range(2):
         with pytest.raises(LimitExceeded):
@@ -165,7 +242,8 @@ def test_so_many_refusals_are_kept_as_grammars(make):
     for spec in (first, second):
         with pytest.raises(LimitExceeded):
             compiler.compile(spec)
-    assert list(compiler._refusals) == [second]
+    assert compiler._cache.refusal(first) is None
+    assert "more than 10 states" in str(compiler._cache.refusal(second))
 
 
 PATHOLOGICAL = {
