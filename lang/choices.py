@@ -10,7 +10,13 @@ With l_i the log-probabilities of option i's tokens given the prompt, and u_i th
                                           with mean(l_i)), until one is left
     unconditional_likelihood_normalized   argmax_i  mean(l_i - u_i), the first u taken as 0
 
-A tie goes to the option that comes first.
+A tie goes to the option that comes first. The tokens of an option are those after the last one that
+the prompt and all options have in common; blanks at the prompt's end count as the options'.
+
+`margin` is by how much the winner's score leads that of the next best (greedy: in the column that
+decides). `probs` are exact over the finite set: given that the text goes on with one of the
+options, how likely is each. Where an option begins another (" 1" and " 10") both may fit the same
+text; it then counts for the longest, so that the shares are of disjoint cases and add up to 1.
 """
 
 import math
@@ -41,7 +47,8 @@ class ChoicesMethod:
 def describe(scores: Scores) -> dict[str, Any]:
     """What every method reports, in the order of the options.
 
-    `probabilities`: exp(sum of log-probabilities), scaled to add up to 1 over the options.
+    `probs`: see above. `probabilities`: exp(sum of log-probabilities) scaled to add up to 1, which
+    is the same where no option begins another.
     """
     totals = [sum(option.logprobs) for option in scores.options]
     return {
@@ -53,6 +60,7 @@ def describe(scores: Scores) -> dict[str, Any]:
         "output_token_logprobs": [[] for _ in scores.options],
         "option_logprobs": totals,
         "probabilities": _softmax(totals),
+        "probs": _shares([option.token_ids for option in scores.options], totals),
     }
 
 
@@ -70,6 +78,25 @@ def _softmax(values: Sequence[float]) -> list[float]:
         return [1 / len(values)] * len(values)
     weights = [math.exp(value - top) for value in values]
     return [weight / sum(weights) for weight in weights]
+
+
+def _shares(options: Sequence[tuple[int, ...]], totals: Sequence[float]) -> list[float]:
+    """Each option's share of all texts that go on with one of them, the longest that fits; equal
+    options share equally."""
+    top = max(totals)
+    if top == -math.inf:
+        return [1 / len(options)] * len(options)
+    weights = {ids: math.exp(total - top) for ids, total in zip(options, totals, strict=True)}
+    own = dict(weights)
+    begun: list[tuple[int, ...]] = []  # options that the current one goes on with, or may
+    for ids in sorted(weights):
+        while begun and ids[: len(begun[-1])] != begun[-1]:
+            begun.pop()
+        if begun:
+            own[begun[-1]] -= weights[ids]
+        begun.append(ids)
+    shares = [max(own[ids], 0.0) / options.count(ids) for ids in options]
+    return [share / sum(shares) for share in shares]
 
 
 def _best(values: Sequence[float]) -> tuple[int, float | None]:

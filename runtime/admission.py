@@ -10,7 +10,7 @@ from .healing import Tentative
 from .protocol import FinishKind, FinishReason, TokenLogprob
 from .request import Request
 from .stops import StopFinder
-from .wire import TokenRequest
+from .wire import Probe, TokenRequest
 
 
 class Admission:
@@ -45,6 +45,8 @@ class Admission:
             raise InvalidRequest(
                 f"tentative: {wire.tentative} of a prompt of {len(tokens)} tokens", field="prompt"
             )
+        if wire.probe is not None:
+            self._check_probe(wire, wire.probe)
         stop_ids = frozenset(sampling.stop_token_ids)
         request = Request(
             wire=wire,
@@ -78,6 +80,18 @@ class Admission:
                 field="logprob_start_len",
             )
         return request
+
+    def _check_probe(self, wire: TokenRequest, probe: Probe) -> None:
+        for targets in probe.targets:
+            self._check_ids("choices", targets)
+        rows = len(wire.prompt_ids) - probe.start + 1
+        if wire.sampling.max_tokens != 0 or wire.logprobs is not None:
+            raise InvalidRequest("choices: a probe neither generates nor reports", field="choices")
+        if probe.start < 1 or len(probe.targets) != rows or not all(probe.targets):
+            raise InvalidRequest(
+                f"choices: {len(probe.targets)} rows of targets for {rows} from {probe.start} on",
+                field="choices",
+            )
 
     def _check_ids(self, name: str, ids: Collection[int]) -> None:
         if not ids:

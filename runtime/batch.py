@@ -77,10 +77,10 @@ class Sampling(NamedTuple):
 
 @dataclass(frozen=True)
 class Scoring:
-    """Log-probabilities wanted of known tokens: row `first + i` of the request (a position)
-    predicts `targets[i]`."""
+    """Log-probabilities wanted of tokens that are not drawn: of `targets[i]` after row `rows[i]` of
+    the request (a position). Rows ascend, and may repeat."""
 
-    first: int
+    rows: Int32Array
     targets: Int32Array
 
 
@@ -111,12 +111,11 @@ class Span(NamedTuple):
 
     @property
     def logit_rows(self) -> list[int]:
-        """Which rows need logits, counted from the first token: scoring rows, then sampling
-        rows."""
+        """Which rows need logits, counted from the first token: scoring rows, each once, then
+        sampling rows."""
         rows: list[int] = []
         if self.scoring is not None:
-            first = self.scoring.first - self.start
-            rows.extend(range(first, first + len(self.scoring.targets)))
+            rows.extend((np.unique(self.scoring.rows) - self.start).tolist())
         rows.extend(range(len(self.token_ids) - len(self.samplings), len(self.token_ids)))
         return rows
 

@@ -82,11 +82,13 @@ class NativeRunner:
         for span in spans:
             scored: tuple[TokenLogprob, ...] = ()
             if span.scoring is not None:
+                rows_of, which = np.unique(span.scoring.rows, return_inverse=True)
                 targets = span.scoring.targets.astype(np.int64)
                 at = bisect_left(wanted, end)
-                some = logits[at : at + len(targets)]
-                scored = self._sampler.logprobs(some, targets, span.top_logprobs)
-            start = end + len(scored)
+                some = logits[at : at + len(rows_of)]
+                scored = self._sampler.logprobs(some, which, targets, span.top_logprobs)
+                end += len(rows_of)
+            start = end
             end = start + len(span.samplings)
             logprobs = [report for report in reports[start:end] if report is not None]
             results.append(SpanResult(tuple(tokens[start:end]), tuple(logprobs), scored))
@@ -174,9 +176,8 @@ def _rows(spans: tuple[Span, ...]) -> list[_Row]:
     rows, first = [], 0
     for span in spans:
         if span.scoring is not None:
-            scored = first + span.scoring.first - span.start
-            for token in range(scored, scored + len(span.scoring.targets)):
-                rows.append(_Row(token, None, span.top_logprobs, False))
+            for row in np.unique(span.scoring.rows).tolist():
+                rows.append(_Row(first + row - span.start, None, span.top_logprobs, False))
         first += len(span.token_ids)
         for token, sampling in enumerate(span.samplings, first - len(span.samplings)):
             rows.append(_Row(token, sampling, span.top_logprobs, _is_greedy(sampling)))

@@ -63,11 +63,18 @@ class NativeSampler:
         return tokens, reports
 
     def logprobs(
-        self, logits: Floats, tokens: NDArray[np.int64], top: int
+        self, logits: Floats, rows: NDArray[np.intp], tokens: NDArray[np.int64], top: int
     ) -> tuple[TokenLogprob, ...]:
-        """Log-probabilities of `tokens[i]` under row i, with the `top` likeliest."""
-        found = native_cpu.token_logprobs(logits, tokens, top, threads=self._threads)
+        """Log-probabilities of `tokens[i]` under row `rows[i]`, with the `top` likeliest. Rows
+        ascend; each occurs."""
+        first = tokens[np.unique(rows, return_index=True)[1]]
+        found = native_cpu.token_logprobs(logits, first, top, threads=self._threads)
         width = found.top_ids.shape[1]
+        if len(tokens) > len(first):  # of further tokens of a row: by their distance from the first
+            distance = logits[rows, tokens] - logits[rows, first[rows]]
+            found = Logprobs(
+                found.of_tokens[rows] + distance, found.top_ids[rows], found.top_values[rows]
+            )
         return tuple(_reported(found, i, int(token), width) for i, token in enumerate(tokens))
 
     def _filled(self, rows: Sequence[Sampling]) -> Masks | None:

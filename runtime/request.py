@@ -56,6 +56,7 @@ class Request:
     output_bytes: bytearray = field(default_factory=bytearray)  # end-of-text left out
     min_bytes: int | None = None  # length of output_bytes when min_tokens was reached
     scored: list[TokenLogprob] = field(default_factory=list)  # from position `score_start` on
+    num_probed: int = 0  # rows of the wire's probe that are answered, into `scored`
     num_reported: int = 0  # output tokens already sent in chunks
     finish: FinishReason | None = None
     cut: int | None = None  # bytes of output_bytes that remain
@@ -87,6 +88,13 @@ class Request:
     def next_score(self) -> int:
         """First position whose log-probability is wanted and not known yet."""
         return self.score_start + len(self.scored)
+
+    @property
+    def next_probe(self) -> int:
+        """First row that the probe asks and that is not answered yet; the end where there is
+        none."""
+        probe = self.wire.probe
+        return len(self.tokens) if probe is None else probe.start - 1 + self.num_probed
 
     @property
     def num_ready(self) -> int:
@@ -122,6 +130,8 @@ class Request:
     def match_limit(self) -> int:
         """How many leading tokens may come from the tree: rows whose logits are needed must be
         computed."""
+        if self.wire.probe is not None:
+            return self.next_probe
         if self.max_tokens == 0 and self.wire.logprobs is None:
             return len(self.tokens)
         wanted = [len(self.tokens) - 1]

@@ -136,10 +136,15 @@ class ModelRunner:
 
 def _result(span: Span, logits: torch.Tensor, tokens: list[int]) -> SpanResult:
     """logits: float32 [len(span.logit_rows), vocab]."""
-    targets = span.scoring.targets.tolist() if span.scoring is not None else []
+    targets: list[int] = []
+    rows = np.zeros(0, np.intp)
+    if span.scoring is not None:
+        targets = span.scoring.targets.tolist()
+        rows = np.unique(span.scoring.rows, return_inverse=True)[1]
+    drawn = len(logits) - len(tokens)
     reported = tokens if span.samplings and span.samplings[0].report else []
     return SpanResult(
         tokens=tuple(tokens),
-        logprobs=token_logprobs(logits[len(targets) :], reported, span.top_logprobs),
-        scored=token_logprobs(logits[: len(targets)], targets, span.top_logprobs),
+        logprobs=token_logprobs(logits[drawn:], reported, span.top_logprobs),
+        scored=token_logprobs(logits[torch.from_numpy(rows)], targets, span.top_logprobs),
     )

@@ -283,6 +283,7 @@ class Scheduler:
                 continue
             request.num_computed = known_end
             request.scored.extend(outcome.scored)
+            request.num_probed += max(known_end - request.next_probe, 0)
             if not self._append(request, drafts, outcome):
                 continue
             self._placement.commit(request)
@@ -355,6 +356,8 @@ class Scheduler:
             logprobs = tuple(request.scored[offset + first : offset + ready])
             if options.start >= 0 and first == 0:
                 prompt_logprobs = tuple(request.scored[:offset])
+        if request.wire.probe is not None:
+            prompt_logprobs = tuple(request.scored)
         self._outbox.append(
             TokenChunk(
                 request.id,

@@ -32,7 +32,7 @@ def make_span(
         _with_drafts(request.tokens[start:end], drafts),
         start,
         tuple(samplings),
-        _scoring(request, start, end) if options is not None else None,
+        _probing(request, start, end) if options is None else _scoring(request, start, end),
         options.top if options is not None else 0,
     )
 
@@ -81,7 +81,18 @@ def _scoring(request: Request, start: int, end: int) -> Scoring | None:
     last = min(end, len(request.tokens) - 1)
     if first >= last:
         return None
-    return Scoring(first, np.array(request.tokens[first + 1 : last + 1], dtype=np.int32))
+    targets = np.array(request.tokens[first + 1 : last + 1], dtype=np.int32)
+    return Scoring(np.arange(first, last, dtype=np.int32), targets)
+
+
+def _probing(request: Request, start: int, end: int) -> Scoring | None:
+    """What the probe asks of the rows start..end-1."""
+    probe, first = request.wire.probe, max(start, request.next_probe)
+    if probe is None or first >= end:
+        return None
+    asked = probe.targets[first - probe.start + 1 : end - probe.start + 1]
+    rows = np.repeat(np.arange(first, end, dtype=np.int32), [len(targets) for targets in asked])
+    return Scoring(rows, np.array([token for targets in asked for token in targets], np.int32))
 
 
 def _penalties(request: Request, drafts: Sequence[Draft]) -> Penalties | None:

@@ -2,7 +2,8 @@
 
 Owns: the order (first come first served, or longest prefix match with ageing) and the holds: a
 request that shares at least a page of uncomputed prefix with a running one waits until that one has
-computed it, and takes it from the tree.
+computed it, and takes it from the tree. Probes, of which many share each part of a trie, wait for
+each other's every token.
 """
 
 from array import array
@@ -82,7 +83,7 @@ class WaitingQueue:
         leaders = [
             other
             for other in running
-            if other.target - other.num_computed > 1
+            if other.target - other.num_computed > (0 if other.wire.probe else 1)
             and other.wire.namespace == request.wire.namespace
         ]
         if not leaders:
@@ -92,16 +93,21 @@ class WaitingQueue:
         size = self._cache.page_size
         best: tuple[int, Request] | None = None
         for leader in leaders:
-            shared = _common_prefix(leader.tokens[: leader.target], wanted) // size * size
+            shared = _common_prefix(leader.tokens[: leader.target], wanted)
+            least = 1 if leader.wire.probe and request.wire.probe else size
+            shared = shared // least * least
             if (
                 shared > leader.num_computed
-                and shared - match >= size
+                and shared - match >= least
                 and (best is None or shared > best[0])
             ):
                 best = (shared, leader)
         if best is None:
             return False
-        self._holds[request.id] = (best[1], best[0])
+        shared, leader = best
+        # Of a page that is not full it is the end that gives it to the tree.
+        needed = shared if shared % size == 0 else leader.target
+        self._holds[request.id] = (leader, needed)
         return True
 
 

@@ -21,12 +21,23 @@ from .protocol import (
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Log-probabilities wanted of tokens that may follow: of `targets[i]` after the prompt's first
+    `start + i` tokens, lastly after all of them."""
+
+    start: int
+    targets: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class TokenRequest:
     """One sample of one generation: the client sends n of these, `sampling.n` means nothing here.
 
     `id` is unique among the unfinished requests of an engine. `stream` is the 64-bit key of its
     random numbers. `tentative`: how many of the prompt's last tokens another may take the place of
-    (`healing`); the chunks' `prompt_tokens` say how many prompt tokens have stayed.
+    (`healing`); the chunks' `prompt_tokens` say how many prompt tokens have stayed. `probe`: of a
+    request that generates nothing and reports nothing else; answered as `prompt_logprobs`, one
+    after the other.
     """
 
     id: str
@@ -36,6 +47,7 @@ class TokenRequest:
     logprobs: LogprobOptions | None = None
     namespace: str = ""
     tentative: int = 0
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from sapwood.runtime.protocol import (
 )
 from sapwood.runtime.tokenizer import TokenizerFiles
 from sapwood.runtime.torch_backend import TorchBackend
-from sapwood.runtime.wire import Failed, FromEngine, TokenChunk, TokenRequest
+from sapwood.runtime.wire import Failed, FromEngine, Probe, TokenChunk, TokenRequest
 
 EOS = 256
 
@@ -91,13 +91,14 @@ class Driver:
         stream: int = 0,
         logprobs: LogprobOptions | None = None,
         namespace: str = "",
+        probe: Probe | None = None,
         **sampling: object,
     ) -> str:
         ids = tuple(prompt.encode()) if isinstance(prompt, str) else tuple(prompt)
         id = id or f"r{len(self.answers)}"
         params = SamplingParams(**{"temperature": 0.0, "max_tokens": 16, **sampling})  # type: ignore[arg-type]
         self.answers[id] = Answer()
-        self.loop.submit(TokenRequest(id, ids, params, stream, logprobs, namespace))
+        self.loop.submit(TokenRequest(id, ids, params, stream, logprobs, namespace, 0, probe))
         return id
 
     def step(self) -> list[FromEngine]:

@@ -23,7 +23,7 @@ from sapwood.runtime.protocol import (
     TokenLogprob,
     Usage,
 )
-from sapwood.runtime.wire import Failed, FromEngine, TokenChunk, TokenRequest
+from sapwood.runtime.wire import Failed, FromEngine, Probe, TokenChunk, TokenRequest
 
 INFO = EngineInfo(
     model="fake",
@@ -58,6 +58,14 @@ def logprob(tokens: tuple[int, ...], position: int) -> float | None:
     if position == 0:
         return None
     return -((tokens[position - 1] * 31 + tokens[position]) % 97) / 8
+
+
+def probed(prompt: tuple[int, ...], probe: Probe) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(token, logprob((*prompt[:at], token), at))
+        for at, targets in enumerate(probe.targets, start=probe.start)
+        for token in targets
+    )
 
 
 class FakeLoop:
@@ -127,6 +135,8 @@ class FakeLoop:
         if options is not None and options.start >= 0 and is_first:
             positions = range(options.start, len(prompt))
             scored = tuple(TokenLogprob(prompt[at], logprob(prompt, at)) for at in positions)
+        if request.probe is not None:
+            scored = probed(prompt, request.probe)
         return TokenChunk(
             id=id,
             token_ids=token_ids,

@@ -296,11 +296,12 @@ def test_scores_hold_the_options_own_tokens(client: Client) -> None:
     assert scores.options[1].logprobs == tuple(fake_loop.logprob(whole, at) for at in (2, 3))
     assert scores.options[0].unconditional == (None,)
     assert scores.options[1].unconditional == (None, fake_loop.logprob((99, 100), 1))
-    assert scores.usage.prompt_tokens == 3 + 4 + 1 + 2
+    # The prompt with what the options share, and that alone; never an option's last token.
+    assert scores.usage.prompt_tokens == 3 + 1
 
 
 def test_cancelling_a_score_aborts_its_requests(client: Client) -> None:
-    future = client.score(ScoreRequest(as_prompt("ab"), ("c", "d"), namespace="forever"))
+    future = client.score(ScoreRequest(as_prompt("ab"), ("cx", "dx"), namespace="forever"))
     eventually(lambda: len(client.control("stats")["running"]) == 2)
     assert future.cancel()
     assert wait([future], SECONDS).done

@@ -15,7 +15,9 @@ from sapwood.runtime.errors import EngineError, InvalidRequest, Overloaded
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
+from sapwood.runtime.option_trie import OptionTrie
 from sapwood.runtime.protocol import FinishKind, LogprobOptions, SamplingParams
+from sapwood.runtime.wire import Probe
 
 MakeDriver = Callable[..., Any]
 WORDS = ["the tree ", "a radix ", "page ", "root and ", "branch ", "of sap ", "leaf "]
@@ -310,6 +312,67 @@ def test_logprobs_are_the_models_own(
 
 
 # --- nothing stops the engine ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setup", [{}, {"token_budget": 7}, {"num_pages": 16, "page_size": 4}])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    options=st.lists(
+        st.lists(st.integers(0, 3), min_size=1, max_size=6).map(tuple), min_size=1, max_size=8
+    ),
+    prompt=st.lists(st.integers(0, 255), min_size=1, max_size=30),
+)
+def test_probes_are_the_models_own_log_probabilities(
+    make_driver: MakeDriver,
+    tiny_model: LlamaModel,
+    setup: dict[str, Any],
+    options: list[tuple[int, ...]],
+    prompt: list[int],
+) -> None:
+    """Each walk over the options' trie, however the work is cut; and no token is computed twice."""
+    driver = make_driver(**setup)
+    walks = OptionTrie(options).walks(from_root=True)
+    ids = [
+        driver.submit(
+            (*prompt, *walk.tokens),
+            max_tokens=0,
+            probe=Probe(len(prompt) + walk.start, walk.targets),
+        )
+        for walk in walks
+    ]
+    answers = driver.run()
+    for id, walk in zip(ids, walks, strict=True):
+        rows = torch.log_softmax(logits_of(tiny_model, [*prompt, *walk.tokens]).double(), dim=-1)
+        wanted = [
+            (token, float(rows[len(prompt) + end - 1, token]))
+            for end, targets in enumerate(walk.targets, start=walk.start)
+            for token in targets
+        ]
+        found = answers[id].prompt_logprobs
+        assert found is not None
+        assert [entry.token_id for entry in found] == [token for token, _ in wanted]
+        logprobs = [entry.logprob for entry in found]
+        assert logprobs == pytest.approx([logprob for _, logprob in wanted], abs=1e-4)
+    if not setup:
+        places = sum(len(walk.targets) for walk in walks)
+        computed = driver.loop.control("stats")["tokens_computed"]
+        assert computed == len(prompt) - 1 + places
+
+
+def test_a_probe_that_asks_what_it_cannot_be_told_is_refused(make_driver: MakeDriver) -> None:
+    driver = make_driver()
+    bad = [
+        ({"max_tokens": 1}, Probe(2, ((1,),))),
+        ({"max_tokens": 0}, Probe(0, ((1,), (1,), (1,)))),
+        ({"max_tokens": 0}, Probe(1, ((1,),))),
+        ({"max_tokens": 0}, Probe(2, ((),))),
+        ({"max_tokens": 0}, Probe(2, ((999,),))),
+    ]
+    for sampling, probe in bad:
+        answer = driver.answer("ab"[:2], probe=probe, **sampling)
+        assert isinstance(answer.error, InvalidRequest) and answer.error.field == "choices"
 
 
 @pytest.mark.parametrize(

@@ -193,16 +193,20 @@ def test_random_streams_are_a_function_of_seed_path_and_index() -> None:
 
 def answer(request: TokenRequest) -> TokenChunk:
     """A log-probability for each token that was asked for: minus its position."""
-    assert request.logprobs is not None
+    assert request.probe is not None
     assert request.sampling.max_tokens == 0
-    start = request.logprobs.start
-    ids = request.prompt_ids
-    scored = [TokenLogprob(ids[at], None if at == 0 else -float(at)) for at in range(len(ids))]
+    probe, ids = request.probe, request.prompt_ids
+    assert probe.start + len(probe.targets) == len(ids) + 1
+    scored = [
+        TokenLogprob(token, -float(at))
+        for at, targets in enumerate(probe.targets, start=probe.start)
+        for token in targets
+    ]
     return TokenChunk(
         id=request.id,
         token_ids=(),
         usage=Usage(len(ids), 1, 0, 0),
-        prompt_logprobs=tuple(scored[start:]),
+        prompt_logprobs=tuple(scored),
         finish=FinishReason(FinishKind.LENGTH),
     )
 
@@ -247,7 +251,7 @@ def test_an_option_continues_the_prompt_as_one_text(
         assert option.unconditional[1:] == tuple(-float(i) for i in range(1, len(option.logprobs)))
     # No further token is common to the prompt and all options.
     at = len(scores.prompt_ids)
-    own = codec.encode_prefix(parts)
+    own = codec.encode_prefix((Ids(tuple(before)), Text(prompt.rstrip(" "))))
     heads = {own[at : at + 1], *(option.token_ids[:1] for option in scores.options)}
     lengths = [len(option.token_ids) for option in scores.options]
     assert len(heads) > 1 or min(lengths) == 1
@@ -278,7 +282,7 @@ def test_an_empty_prompt_is_scored_after_bos_or_an_end_token() -> None:
     # This tokenizer puts no BOS: it is context for the score, and no part of the program.
     files = text_files.byte_level()
     plan = plan_of(BYTE_LEVEL, ScoreRequest((), ("the",)))
-    assert plan.requests[0].prompt_ids == (files.bos_id, *BYTE_LEVEL.encode((Text("the"),)))
+    assert plan.requests[0].prompt_ids == (files.bos_id, *BYTE_LEVEL.encode((Text("the"),))[:-1])
     assert score(BYTE_LEVEL, ScoreRequest((), ("the",))).prompt_ids == ()
     without_bos = codec_of(replace(files, bos_id=None))
     (wire,) = plan_of(without_bos, ScoreRequest((), ("the",))).requests
@@ -293,9 +297,37 @@ def test_a_typed_special_token_in_an_option_is_ordinary_text() -> None:
     assert not set(scores.options[0].token_ids) & set(text_files.byte_level().special_token_ids)
 
 
-def test_usage_is_summed_over_the_options() -> None:
-    scores = score(BYTE_LEVEL, ScoreRequest(as_prompt("@"), ("#", "##")))
-    assert (scores.usage.prompt_tokens, scores.usage.cached_tokens) == (2 + 3, 2)
+@pytest.mark.parametrize("codec", [BYTE_LEVEL, LLAMA])
+@settings(deadline=None, max_examples=1_000)
+@given(
+    prompt=texts,
+    before=st.lists(st.integers(260, 300), max_size=2),
+    options=st.lists(texts.filter(str.strip), min_size=1, max_size=4),
+    num_blanks=st.integers(1, 2),
+)
+def test_blanks_may_stand_on_either_side_of_the_boundary(
+    codec: TextCodec, prompt: str, before: list[int], options: list[str], num_blanks: int
+) -> None:
+    blanks = " " * num_blanks
+    ids = Ids(tuple(before))
+    here = ScoreRequest((ids, Text(prompt + blanks)), tuple(options), unconditional=True)
+    there = ScoreRequest((ids, Text(prompt)), tuple(blanks + o for o in options), True)
+    assert score(codec, here) == score(codec, there)
+
+
+def test_only_the_tries_own_tokens_are_computed() -> None:
+    options = (" fox is", " fox is a", " fox and", " dog", " fox is a fox")
+    plan = plan_of(BYTE_LEVEL, ScoreRequest(as_prompt("the"), options))
+    joint = [BYTE_LEVEL.encode(as_prompt("the" + option)) for option in options]
+    inner = {ids[:end] for ids in joint for end in range(2, len(ids))}  # somebody goes on there
+    own = [wire.prompt_ids[: probe.start + i] for wire in plan.requests
+           if (probe := wire.probe) for i in range(len(probe.targets))]  # fmt: skip
+    assert sorted(own) == sorted({*inner, joint[0][:1]})  # each once
+
+
+def test_usage_is_summed_over_the_walks() -> None:
+    scores = score(BYTE_LEVEL, ScoreRequest(as_prompt("@"), ("#", "##", "$$")))
+    assert (scores.usage.prompt_tokens, scores.usage.cached_tokens) == (2 + 2, 2)
 
 
 def test_an_engine_that_scores_other_tokens_is_an_error() -> None:
