@@ -117,8 +117,8 @@ def main() -> None:
     client = ScriptedClient(lambda request: "ok")
     print(f"us a node of {NODES}            wall  program thread  process")
     for program in (texts, gens, reads):
-        wall, thread, process = (1e6 * t for t in best(rounds, partial(node_cost, program, client)))
-        print(f"  {program.name:<20} {wall:10.1f} {thread:15.1f} {process:8.1f}")
+        wall, thread, process = best(rounds, partial(node_cost, program, client))
+        print(f"  {program.name:<20} {1e6 * wall:10.1f} {1e6 * thread:15.1f} {1e6 * process:8.1f}")
     forked, added, joined, threads = best(rounds, lambda: fork_cost(client))
     print(f"{FORKS} forks: {forked:.3f} s, a text to each {added:.3f} s, join {joined:.3f} s, ")
     print(f"  {threads:.0f} threads more")

@@ -136,7 +136,7 @@ class Executor:
             for child in step.children:
                 if child._origin is not None:
                     child._origin = None
-                    child.failure = failure
+                    child.stop(failure)
                     ready.append(child)
 
     def _execute(self, step: Step, pending: Pending, ready: "deque[Executor]") -> None:
@@ -212,6 +212,7 @@ class Executor:
         """The first failure stays; the lock must be held, and `advance` drops the queue."""
         if self.failure is None:
             self.failure = failure
+            self.run.num_failures += 1
 
     def interrupt(self, cause: BaseException, ready: "deque[Executor]") -> None:
         """`advance` was broken off somewhere: end the branch as it stands."""

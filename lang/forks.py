@@ -140,10 +140,21 @@ class Branches:
         """Until all rest; with "raise", until the first failure."""
         executors = [branch.executor for branch in self._branches]
 
+        position = 0  # those before it were at rest; they are not asked again at every change
+        failures = -1  # in the run, when the branches were last asked
+
         def ready() -> bool:
-            return all(executor.idle for executor in executors) or (
-                errors == "raise" and any(executor.failure for executor in executors)
-            )
+            nonlocal position, failures
+            if errors == "raise" and failures != self.run.num_failures:
+                failures = self.run.num_failures
+                if any(executor.failure for executor in executors):
+                    return True
+            while position < len(executors) and executors[position].idle:
+                position += 1
+            if position < len(executors):
+                return False
+            position = 0
+            return all(executor.idle for executor in executors)
 
         return ready
 

@@ -4,7 +4,9 @@ Owns: waiting on a thread and on an event loop, each woken by the run's changes.
 no executor: a read brings its own condition.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -29,7 +31,12 @@ class Read(Generic[T]):
 def wait(run: Run, read: Read[T]) -> T:
     """Blocks this thread."""
     with run.changed:
-        run.changed.wait_for(read.ready)
+        is_ready = read.ready()
+    if not is_ready:
+        gate = threading.Lock()
+        gate.acquire()
+        with _woken(run, read.ready, gate.release):
+            gate.acquire()  # Ctrl-C breaks it off in the main thread
     return read.result()
 
 
@@ -47,20 +54,29 @@ async def _until(run: Run, ready: Callable[[], bool]) -> None:
 
     loop = asyncio.get_running_loop()
     reached: Future[None] = loop.create_future()
-    woken = False
 
-    def look() -> None:
-        nonlocal woken
-        if woken or not ready():
-            return
-        woken = True
+    def wake() -> None:
         if not loop.is_closed():  # a waiter that was left behind by its loop
             loop.call_soon_threadsafe(_settle, reached)
 
-    with run.watched(look):
-        with run.changed:
-            look()  # it may have become ready before the watching began
+    with _woken(run, ready, wake):
         await reached
+
+
+@contextmanager
+def _woken(run: Run, ready: Callable[[], bool], wake: Callable[[], object]) -> Iterator[None]:
+    """Call `wake` once when it is ready; the thread that changes the run looks, the waiter sleeps
+    until then."""
+    awake = False
+
+    def look() -> None:
+        nonlocal awake
+        if not awake and ready():
+            awake = True
+            wake()
+
+    with run.watched(look):
+        yield
 
 
 def _settle(reached: "Future[None]") -> None:

@@ -17,10 +17,10 @@ from .sampling import Sampling
 
 
 class Run:
-    """`changed` guards and announces every change of the run's branches and variables.
+    """`changed` is the lock of every change of the run's branches and variables; who makes one
+    announces it.
 
-    Waiting in it is interruptible by Ctrl-C in the main thread. Clients and user code are never
-    called while it is held.
+    Clients and user code are never called while it is held.
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class Run:
         self.sender = sender
         self.observer: Observer = nobody
         self.cancel_body: Callable[[], object] = lambda: None  # where a body can be broken off
-        self.changed = threading.Condition()
+        self.changed = threading.RLock()
+        self.num_failures = 0  # branches that failed
         self.body_done = False
         self.body_error: BaseException | None = None
         self._watchers: list[Callable[[], None]] = []
@@ -55,8 +56,7 @@ class Run:
         return chat_format(info.chat_template, info.special_tokens, info.model)
 
     def announce(self) -> None:
-        """Wake whoever waits for this run; the lock must be held."""
-        self.changed.notify_all()
+        """Tell whoever waits for this run; the lock must be held."""
         for watcher in self._watchers:
             watcher()
 
@@ -67,9 +67,10 @@ class Run:
 
     @contextmanager
     def watched(self, watcher: Callable[[], None]) -> Iterator[None]:
-        """Call `watcher` at every change; it must not block."""
+        """Call `watcher` now and at every change; it must not block."""
         with self.changed:
             self._watchers.append(watcher)
+            watcher()
         try:
             yield
         finally:

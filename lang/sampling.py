@@ -6,6 +6,7 @@ Knows no node and no state.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Final
 
 from ..runtime.errors import InvalidRequest
@@ -60,7 +61,7 @@ class Sampling:
     def check(self, added_stop: tuple[str, ...] = ()) -> None:
         """Raises InvalidRequest, naming the field, for what is wrong whatever it is merged with."""
         # Without a limit of its own none is assumed: the other side of the merge may raise it.
-        SamplingParams(**{"max_tokens": None, **self._fields(added_stop)})
+        _made({"max_tokens": None, **self._fields(added_stop)})
         for name in ("return_logprob", "return_text_in_logprobs", "heal"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
@@ -69,22 +70,19 @@ class Sampling:
 
     def over(self, defaults: "Sampling") -> "Sampling":
         """These options where given, the defaults elsewhere."""
-        return Sampling(
-            **{
-                name: getattr(defaults, name) if value is None else value
-                for name, value in self.given(keep_none=True).items()
-            }
-        )
+        given, below = self.given(), defaults.given()
+        if not given or not below:
+            return self if given else defaults
+        return Sampling(**{**below, **given})
 
-    def given(self, *, keep_none: bool = False) -> dict[str, Any]:
-        values = {option.name: getattr(self, option.name) for option in fields(self)}
-        return {name: v for name, v in values.items() if keep_none or v is not None}
+    def given(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def params(
         self, constraint: Constraint | None = None, added_stop: tuple[str, ...] = ()
     ) -> SamplingParams:
         """Raises InvalidRequest, naming the field, where a value is out of its range."""
-        return SamplingParams(constraint=constraint, **self._fields(added_stop))
+        return _made({"constraint": constraint, **self._fields(added_stop)})
 
     def _fields(self, added_stop: tuple[str, ...]) -> dict[str, Any]:
         """What is given, in the types of `SamplingParams`."""
@@ -133,6 +131,22 @@ _OTHER_NAMES: Final = {
     "return_text_in_logprobs",
 }
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(Sampling)) | frozenset(_RUN_NAMES)
+
+
+def _made(values: dict[str, Any]) -> SamplingParams:
+    """Equal values share one record: loops ask for the same options again and again."""
+    if "stop_token_ids" not in values and "logit_bias" not in values:
+        try:
+            return _cached(tuple(values), *values.values())
+        except TypeError:  # what cannot be hashed
+            pass
+    return SamplingParams(**values)
+
+
+# typed: 1, 1.0 and True are equal, and not all of them valid. Within a tuple it cannot tell.
+@lru_cache(maxsize=256, typed=True)
+def _cached(names: tuple[str, ...], *values: Any) -> SamplingParams:
+    return SamplingParams(**dict(zip(names, values, strict=True)))
 
 
 def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:

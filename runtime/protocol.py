@@ -6,7 +6,8 @@ imports no torch.
 """
 
 import math
-import secrets
+import os
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -220,8 +221,14 @@ class LogprobOptions:
 # --- requests ----------------------------------------------------------------------------------
 
 
+# Names, not secrets. The system's own randomness would give up Python's lock at every request.
+_ids = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)
+
+
 def new_request_id() -> str:
-    return secrets.token_hex(8)
+    return f"{_ids.getrandbits(64):016x}"
 
 
 @dataclass(frozen=True)
