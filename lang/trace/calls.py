@@ -4,15 +4,15 @@ Owns: the meaning of everything that can be called. A helper of the user's is re
 called, as if it stood there; whatever else takes a state takes it out of sight.
 """
 
-import string
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from ...runtime.protocol import Ebnf, JsonSchema, Lark, Regex, StructuralTag
 from . import graph as g
 from .arguments import Arguments, Given, options, plain
 from .expressions import Expressions
+from .folding import PURE_METHODS, conversion, method
 from .states import group_method, state_method
 from .values import (
     Dotted,
@@ -42,11 +42,6 @@ Inline = Callable[[Expressions, Helper, Arguments], Value | None]
 """Reads a helper's body where it is called; None where it is too deep."""
 
 _ROLES: Final = ("system", "user", "assistant")
-_PURE_METHODS: Final = frozenset(
-    "capitalize count endswith format get index items join keys lower lstrip partition "
-    "removeprefix removesuffix replace rpartition rsplit rstrip split splitlines startswith strip "
-    "title upper values".split()
-)
 # They look at a state or its branches, and do nothing else with it.
 _HARMLESS: Final = frozenset(
     "print str repr len type isinstance id bool getattr hasattr setattr super".split()
@@ -123,7 +118,7 @@ class CallReader:
             case "sorted", (one, *_):
                 return Opaque(arguments.source, volatile(one))
             case "len" | "int" | "float" | "bool", (Known(plain_value),):
-                converted = _converted(name, plain_value)
+                converted = conversion(name, plain_value)
                 if converted is not None:
                     return converted
         if name in _HARMLESS:
@@ -147,8 +142,8 @@ class CallReader:
 
     def _method(self, reader: Expressions, owner: Value, name: str, arguments: Arguments) -> Value:
         values = arguments.values
-        if isinstance(owner, Known) and name in _PURE_METHODS:
-            folded = _folded(owner, name, arguments)
+        if isinstance(owner, Known) and name in PURE_METHODS:
+            folded = method(owner, name, arguments)
             if folded is not None:
                 return folded
         if name in ("append", "extend", "add", "insert") and isinstance(
@@ -241,71 +236,7 @@ def _program(reader: Expressions, name: str, arguments: Arguments) -> Value:
     return Opaque(arguments.source)
 
 
-def _converted(name: str, value: Any) -> Known | None:
-    convert: dict[str, Callable[[Any], Any]] = {"len": len, "int": int, "float": float}
-    try:
-        return Known(convert.get(name, bool)(value))
-    except (TypeError, ValueError):  # the run will raise it
-        return None
-
-
 def _shuffle(reader: Expressions, arguments: Arguments) -> None:
     if arguments.positional and arguments.positional[0].source in reader.names:
         name = arguments.positional[0].source
         reader.names[name] = Opaque(name, "a random draw")
-
-
-def _folded(owner: Known, name: str, arguments: Arguments) -> Value | None:
-    """A method of a plain value that changes nothing, called on what is known."""
-    values = arguments.values
-    if isinstance(owner.value, str) and name == "join" and len(values) == 1:
-        if isinstance(values[0], Several):
-            return _joined(owner.value, values[0], arguments)
-    if isinstance(owner.value, str) and name == "format":
-        return _format(owner.value, arguments)
-    known = [plain(value) for value in values]
-    if None in known or arguments.named or not isinstance(owner.value, str | dict):
-        return None
-    if unordered(*values):  # in this process only
-        return None
-    try:
-        made = getattr(owner.value, name)(*(one.value for one in known if one is not None))
-    except Exception:  # the run will raise it
-        return None
-    return Known(list(made) if name in ("items", "keys", "values") else made)
-
-
-def _joined(separator: str, parts: Several, arguments: Arguments) -> Value:
-    items: list[g.Vertex] = []
-    for at, part in enumerate(parts.items):
-        if at:
-            items.append(g.Constant(separator, arguments.place))
-        items += as_text(part, arguments.source, arguments.place)
-    return Said(tuple(items))
-
-
-def _format(template: str, arguments: Arguments) -> Value | None:
-    """The pieces of `template.format(...)`; None where the template is one only a run reads."""
-    items: list[g.Vertex] = []
-    counted = 0
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError:
-        return None
-    for literal, field, spec, conversion in parts:
-        if literal:
-            items.append(g.Constant(literal, arguments.place))
-        if field is None:
-            continue
-        position = -1
-        if not field or field.isdigit():
-            position, counted = int(field or counted), counted + 1
-        given = arguments.get(position, field) if position >= 0 else arguments.named.get(field)
-        if given is None or spec or conversion:
-            source = given.source if given else f"{{{field}}}"
-            items.append(g.Computed(source, volatile(*arguments.values), None, arguments.place))
-        else:
-            items += as_text(given.value, given.source, arguments.place)
-    if all(isinstance(item, g.Constant) for item in items):
-        return Known("".join(item.text for item in items if isinstance(item, g.Constant)))
-    return Said(tuple(items))

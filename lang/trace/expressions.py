@@ -9,6 +9,7 @@ from typing import Protocol
 
 from . import graph as g
 from .arguments import Arguments, Given, source_of
+from .folding import operation, text_of
 from .lines import Line, Lines, Pass
 from .scopes import Scope
 from .values import (
@@ -33,8 +34,6 @@ from .values import (
     unordered,
     volatile,
 )
-
-_MOST_TEXT = 1_000_000  # characters of a folded text
 
 
 class Calls(Protocol):
@@ -68,7 +67,7 @@ class Expressions:
             case ast.BinOp(left, operator, right):
                 return self._binary(node, self.value(left), operator, self.value(right))
             case ast.JoinedStr(parts):
-                return _joined(tuple(item for part in parts for item in self._formatted(part)))
+                return text_of(tuple(item for part in parts for item in self._formatted(part)))
             case ast.Subscript(owner, key):
                 return self._item(node, self.value(owner), self.value(key))
             case ast.Tuple(items) | ast.List(items):
@@ -159,7 +158,7 @@ class Expressions:
 
     def _binary(self, node: ast.BinOp, left: Value, operator: ast.operator, right: Value) -> Value:
         if isinstance(left, Known) and isinstance(right, Known):
-            folded = _fold(left.value, operator, right.value)
+            folded = operation(left.value, operator, right.value)
             if folded is not None:
                 return folded
         if isinstance(operator, ast.Add) and (_speaks(left) or _speaks(right)):
@@ -303,26 +302,3 @@ class Expressions:
 
 def _speaks(value: Value) -> bool:
     return isinstance(value, Said) or is_text(value)
-
-
-def _joined(items: g.Block) -> Value:
-    if all(isinstance(item, g.Constant) for item in items):
-        return Known("".join(item.text for item in items if isinstance(item, g.Constant)))
-    return Said(items)
-
-
-def _fold(left: object, operator: ast.operator, right: object) -> Known | None:
-    texts = isinstance(left, str) and isinstance(right, str)
-    numbers = isinstance(left, int) and isinstance(right, int)
-    lists = isinstance(left, list | tuple) and type(left) is type(right)
-    match operator:
-        case ast.Add() if texts or numbers or lists:
-            return Known(left + right)  # type: ignore[operator]
-        case ast.Mult() if isinstance(left, str) and isinstance(right, int):
-            return Known(left * right) if len(left) * right <= _MOST_TEXT else None
-        case ast.Sub() if numbers:
-            return Known(left - right)  # type: ignore[operator]
-        case ast.Mult() if numbers and abs(left) < 2**31 and abs(right) < 2**31:  # type: ignore[arg-type]
-            return Known(left * right)  # type: ignore[operator]
-        case _:
-            return None

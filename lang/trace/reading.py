@@ -20,6 +20,8 @@ from .statements import Statements
 from .values import Helper, Known, Opaque, Said, StateRef, Value, is_plain, merged
 
 _DEEPEST: Final = 8  # helpers that call helpers
+_MOST_UNROLLED: Final = 1_000  # turns of loops over what is known
+_MOST_READ: Final = 500  # helpers, each as often as it is called
 
 
 def file_scope(tree: ast.Module, file: str) -> FileScope:
@@ -91,9 +93,10 @@ class _Reading:
 
     def __init__(self, lines: Lines, *, unrolls: bool) -> None:
         self._lines = lines
-        self._unrolls = unrolls
+        self._turns_left = _MOST_UNROLLED if unrolls else 0
         self._calls = CallReader(self._inlined)
         self._open: list[object] = []
+        self._num_read = 0
 
     def expressions(self, scope: Scope, names: dict[str, Value]) -> Expressions:
         return Expressions(self._lines, scope, names, self._calls)
@@ -103,7 +106,7 @@ class _Reading:
     ) -> Value:
         """What the function returns."""
         reader = self.expressions(scope, names)
-        statements = Statements(reader, is_main=is_main, unrolls=self._unrolls)
+        statements = Statements(reader, is_main=is_main, may_unroll=self._may_unroll)
         statements.run(definition.body)
         returned = statements.returned or [_without_return(definition)]
         value = returned[0]
@@ -111,9 +114,16 @@ class _Reading:
             value = merged(value, other, definition.name)
         return value
 
+    def _may_unroll(self, num_turns: int) -> bool:
+        self._turns_left -= num_turns
+        return self._turns_left >= 0
+
     def _inlined(self, caller: Expressions, helper: Helper, arguments: Arguments) -> Value | None:
         definition = helper.definition
         if definition in self._open or len(self._open) >= _DEEPEST or arguments.rest:
+            return None
+        self._num_read += 1
+        if self._num_read > _MOST_READ:
             return None
         names = dict(helper.closure) | _bound(definition.args, arguments)
         self._open.append(definition)

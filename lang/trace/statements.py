@@ -7,8 +7,6 @@ is what it can be in any case.
 import ast
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
-from typing import Final
 
 from . import graph as g
 from .arguments import Given, source_of
@@ -34,20 +32,20 @@ from .values import (
     volatile,
 )
 
-_MOST_UNROLLED: Final = 256
-
 
 class Statements:
     """One function's body. is_main: the program's own, not a helper's.
 
-    unrolls: loops over what is known are read item by item.
+    may_unroll: whether a loop over so many known items is read item by item.
     """
 
-    def __init__(self, reader: Expressions, *, is_main: bool, unrolls: bool) -> None:
+    def __init__(
+        self, reader: Expressions, *, is_main: bool, may_unroll: Callable[[int], bool]
+    ) -> None:
         self._reader = reader
         self._lines = reader.lines
         self._is_main = is_main
-        self._unrolls = unrolls
+        self._may_unroll = may_unroll
         self.returned: list[Value] = []
 
     def run(self, body: Sequence[ast.stmt]) -> None:
@@ -179,11 +177,11 @@ class Statements:
         self, node: ast.stmt, target: ast.expr, items: Value, body: Sequence[ast.stmt]
     ) -> None:
         reader = self._reader
-        if self._unrolls and isinstance(items, Known) and isinstance(items.value, list | tuple):
-            if not any(
-                isinstance(one, ast.Break | ast.Continue) for b in body for one in ast.walk(b)
-            ):
-                for item in islice(items.value, _MOST_UNROLLED):
+        if isinstance(items, Known) and isinstance(items.value, list | tuple):
+            leaves = (ast.Break, ast.Continue)
+            whole = not any(isinstance(one, leaves) for part in body for one in ast.walk(part))
+            if whole and self._may_unroll(len(items.value)):
+                for item in items.value:
                     reader.bind(target, Known(item))
                     self.run(body)
                 return

@@ -139,3 +139,18 @@ def test_it_is_a_program():
 def test_without_source_it_says_so():
     with pytest.raises(sw.InvalidRequest, match="no source"):
         sw.function(lambda s: None).compile()
+
+
+def test_long_loops_are_unrolled_only_so_far():
+    many = list(range(100))
+
+    @sw.function
+    def program(s):
+        for a in many:
+            for b in many:
+                for c in many:
+                    s += f"{a} {b} {c};"
+
+    prefix = program.compile().prefix
+    whole = "".join(f"{a} {b} {c};" for a in (0,) for b in many for c in many)
+    assert whole.startswith(prefix) and 100 < len(prefix) < len(whole)
