@@ -267,12 +267,19 @@ class Grammar {
         }
       }
       at[here.depth] = {reached, machine_.known_steps(reached)};
+      Machine::Run run{DEAD, DEAD, 0};
       if (reached != before) {
         allowed = leaves(reached, walk.most_after, most) ? ~0u : 0;
         before = reached;
+        run = machine_.run(reached);
       }
       // Where no token ends the bit is in a word that nobody reads.
       words[here.token / 32] |= static_cast<int32_t>(allowed & 1u << (here.token % 32));
+      if (run.set != DEAD) {
+        walk_run(walk, node, run, allowed);
+        node = walk.trie.end(node);
+        continue;
+      }
       if (here.is_wide) {
         walk_children(walk, node);
         node = walk.trie.end(node);
@@ -281,6 +288,25 @@ class Grammar {
       }
     }
     walk.most = std::max(walk.most, most);
+  }
+
+  // Below a node with a run: as far as the bytes of its set go nothing changes but how many may come.
+  void walk_run(Walk& walk, int top, const Machine::Run& run, uint32_t allowed) {
+    const Trie& trie = walk.trie;
+    const int depth = trie[top].depth;
+    for (int node = top + 1; node < trie.end(top);) {
+      const Trie::Node here = trie[node];
+      if (!machine_.reads(run.set, trie.byte(node))) {
+        at_[here.depth - 1] = {run.after, nullptr};
+        if (machine_.step(run.after, trie.byte(node)) != DEAD) walk_range(walk, node, trie.end(node));
+        node = trie.end(node);
+      } else if (static_cast<int>(here.depth) - depth > run.room) {
+        node = trie.end(node);
+      } else {
+        scratch_[here.token / 32] |= static_cast<int32_t>(allowed & 1u << (here.token % 32));
+        ++node;
+      }
+    }
   }
 
   // Whether the end can be reached from a configuration within so many tokens; raises `most` to a bound

@@ -167,6 +167,35 @@ class Machine {
   // Whether the end of its rule can be reached from a state of the program.
   bool can_end(int state) const { return need_[state] < NEVER; }
 
+  // A configuration that may read so many more bytes of a set, one after the other, and after each of
+  // them goes on as `after` does, which reads none of the set.
+  struct Run {
+    int set;  // the state whose edges they are; DEAD where a configuration is none of this kind
+    int after, room;
+  };
+  Run run(int configuration) {
+    constexpr Run NONE{DEAD, DEAD, 0};
+    const int last = configurations_[configuration].size - 2;
+    if (last < 1) return NONE;
+    const Item item{configurations_[configuration][last], configurations_[configuration][last + 1]};
+    if (!reads_by_itself(item.state)) return NONE;
+    const Operands& of = program_.operands[counting(item.state)[0]];
+    const int times = counting(item.state)[1];
+    const int after = times < of.low ? DEAD : intern_one({of.then, item.frame});
+    if (after == DEAD) return NONE;
+    const List here = configurations_[configuration], there = configurations_[after];
+    const bool is_all = there.size == last && std::equal(there.begin(), there.end(), here.begin());
+    const Run found{reading_state(item.state), after, of.high == NO_BOUND ? NEVER : of.high - times};
+    for (int i = 1; is_all && i < there.size; i += 2)
+      if (may_read_alike(reading_state(there[i]), found.set)) return NONE;
+    return is_all ? found : NONE;
+  }
+
+  bool reads(int state, uint8_t byte) const {
+    const Edge *first = program_.edges.first(state), *last = program_.edges.last(state);
+    return std::any_of(first, last, [&](const Edge& e) { return e.low <= byte && byte <= e.high; });
+  }
+
   // The state whose edges are read where this one is; DEAD where none says what is read.
   int reading_state(int state) const {
     if (!is_counting(state)) return state;
@@ -225,6 +254,15 @@ class Machine {
     std::vector<Item> pairs;
     for (int i = first; i < list.size; i += 2) pairs.push_back({list[i], list[i + 1]});
     return pairs;
+  }
+
+  // Whether some byte is read by both states, of which `a` may be DEAD: not known.
+  bool may_read_alike(int a, int b) const {
+    if (a == DEAD) return true;
+    const Lists<Edge>& edges = program_.edges;
+    return std::any_of(edges.first(a), edges.last(a), [&](const Edge& one) {
+      return std::any_of(edges.first(b), edges.last(b), [&](const Edge& e) { return e.low <= one.high && one.low <= e.high; });
+    });
   }
 
   bool ends_everywhere(int start, std::vector<int>& mark) const {

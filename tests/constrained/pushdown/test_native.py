@@ -282,6 +282,57 @@ def test_what_remains_of_a_text_before_another(pattern):
     every_row_is_brute_force(native, "wé東rds and words and bc".encode(), WORDS)
 
 
+BLANKS = Vocabulary(
+    [
+        None,
+        *(bytes([i]) for i in range(256)),
+        *(start + b" " * size for size in range(1, 30) for start in (b"", b"\n", b"\r\n", b",\n")),
+        *(
+            b"\n" + b" " * size + end
+            for size in range(4)
+            for end in (b'"', b"}", b"}\n", b"]", b"x")
+        ),
+        *(b"\n" + b" " * 24 + end for end in (b'"', b"}", b" }", b'"a', b"\t", b"\n")),
+        *(b"\t" * size for size in range(2, 8)),
+        *(b"a" * size + end for size in range(8) for end in (b"b", b"bb", b"aba", b"y")),
+        *(b"{\n" + b"\t" * size for size in range(4)),
+    ],
+    [0],
+)
+
+
+@pytest.mark.parametrize("key_order", ["schema", "any"])
+def test_rows_where_a_line_breaks(key_order):
+    schema = {"properties": {"a": {"type": "array", "items": _PAIR}, "b": {"enum": [1, 12]}}}
+    spec = JsonSchema.of(schema, whitespace="flexible", key_order=key_order)
+    native = NativeTokenMachine(lower(spec, CompileLimits()), BLANKS)
+    text = b'{\n  "a":\r\n\t[{"a" : 1,\n' + b" " * 22 + b'"b": "x"\n}\n  ]\n , "b": 1\n}'
+    every_row_is_brute_force(native, text, BLANKS)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "a{0,5}b",
+            "a{2,4}(b|y)?",
+            "[ab]{3}b",
+            "(a{1,3}b?){2}",
+            "a{3,}y",
+            "a*b{2}",
+            "a{2,6}",
+            "y?a{9}",
+        ),
+        *("a{0,3}(a|b)", "( {0,3}\\n){2} ", "a{0,4}(?:b{0,2}y)*", "(a{2}|a{3}b)*", "(a{0,2}){3}b?"),
+    ],
+)
+def test_rows_where_a_byte_is_repeated(pattern):
+    program = lower(Regex(pattern), CompileLimits())
+    for text in (b"aaaaabbby", b"aabaaab", b"   \n  \n "):
+        every_row_is_brute_force(NativeTokenMachine(program, BLANKS), text, BLANKS)
+    compare(program, SMALL, random.Random(pattern), 12)
+
+
 def every_row_is_brute_force(native, text: bytes, vocabulary: Vocabulary) -> None:
     here = native.start
     for byte in text:
