@@ -187,3 +187,12 @@ def test_the_join_of_older_clients_is_a_no_op(serve: Any) -> None:
     served = serve()
     answer = served.post("/concate_and_append_request", {"src_rids": ["a", "b"], "dst_rid": "c"})
     assert answer.status_code == 200 and served.client.requests == []
+
+
+def test_healing_is_off_unless_asked_for(serve: Any) -> None:
+    served = serve(lambda request: "ok")
+    for body in ({}, {"heal": None}, {"heal": False}, {"heal": True}):
+        generate(served, text="Onc", **body)
+    assert [request.heal for request in served.client.requests] == [False, False, False, True]
+    refused = served.post("/generate", {"text": "Onc", "heal": "yes please"})
+    assert refused.status_code == 400 and "heal" in refused.text
