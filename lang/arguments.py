@@ -22,6 +22,7 @@ class Call:
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    num_api_spec_tokens: int | None = None
 
     def __call__(self, state: object) -> Any:
         return self.func(state, *self.args, **self.kwargs)
@@ -53,7 +54,12 @@ class Call:
 class Parameters:
     """Those of a function after `s`, some of them fixed (`bound`). Immutable."""
 
-    def __init__(self, func: Callable[..., Any], bound: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        bound: Mapping[str, Any],
+        num_api_spec_tokens: int | None = None,
+    ) -> None:
         name = getattr(func, "__qualname__", repr(func))
         if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
             raise TypeError(f"{name}: generator functions cannot be programs; `yield` has no use")
@@ -67,6 +73,7 @@ class Parameters:
             p.name for p in parameters[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         ]
         self._func = func
+        self.num_api_spec_tokens = num_api_spec_tokens
         self.is_async = inspect.iscoroutinefunction(func)
         self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
@@ -101,7 +108,7 @@ class Parameters:
             self.signature.bind(None, *args, **merged)
         except TypeError as error:
             raise TypeError(f"{self.program}: {error}") from None
-        return Call(self.program, self._func, tuple(args), merged)
+        return Call(self.program, self._func, tuple(args), merged, self.num_api_spec_tokens)
 
     def items(self, items: object) -> list[Call]:
         """A call for each item of a batch: a dict of arguments, or a list of positional ones."""

@@ -17,6 +17,7 @@ from .nodes import Gen, Literal, Media, Node, Reasoning, RoleBegin, RoleEnd, Sel
 from .observer import Added, Forked, ScopeBegun, ScopeEnded
 from .reads import Read, of_variable, wait
 from .run import Run
+from .speculative import Blank, Form, shared_sampling
 from .steps import (
     AddMessage,
     AddText,
@@ -24,6 +25,7 @@ from .steps import (
     CloseMessage,
     CloseScope,
     EndReasoning,
+    Fill,
     Generate,
     OpenMessage,
     OpenScope,
@@ -51,6 +53,7 @@ class Branch:
         self.return_value: Any = None
         self._ordinal = 0
         self._has_text = False  # in the open message
+        self._form: list[Literal | Gen] | None = None  # of a message that is asked for at once
 
     # --- nodes ---------------------------------------------------------------------------------
 
@@ -67,6 +70,8 @@ class Branch:
 
     def _visit(self, node: object) -> None:
         match node:
+            case Literal() | Gen() if self._form is not None:
+                self._form.append(node)
             case Literal(text):
                 self._has_text = self._has_text or bool(text)
                 self.executor.submit(AddText(text))
@@ -123,6 +128,7 @@ class Branch:
         if not isinstance(item, Gen) or self.run.stream:
             self._visit(item)
             return
+        self._refuse_in_form("separate_reasoning")
         place, whole = Place(), Variable(item.name)
         self.executor.submit(BeginReasoning(place))
         self._gen(item, whole)
@@ -142,11 +148,56 @@ class Branch:
         self.open_role, self._has_text = role, False
         self.executor.submit(AddText(prefix, special=True))
         self.executor.submit(OpenMessage(role))
+        asks_once = self.run.num_api_spec_tokens is not None
+        if (
+            asks_once
+            and role == "assistant"
+            and self.run.client.info().abilities.speaks == "messages"
+        ):
+            self._form = []
+
+    def _refuse_in_form(self, verb: str) -> None:
+        if self._form is not None:
+            raise InvalidRequest(
+                f"{verb}: not within a message that num_api_spec_tokens asks for at once",
+                field="num_api_spec_tokens",
+            )
+
+    def _fill(self, nodes: "list[Literal | Gen]") -> None:
+        """Ask for the whole message that these nodes make."""
+        info, num_tokens = self.run.client.info(), self.run.num_api_spec_tokens
+        gens = [node for node in nodes if isinstance(node, Gen)]
+        if not gens or num_tokens is None:
+            self._form = None
+            for node in nodes:
+                self._visit(node)
+            return
+        params = []
+        for gen in gens:
+            if gen.decoder is not None:
+                self._refuse_in_form("gen(type=...)")
+            sampling = gen.sampling.over(self.run.defaults)
+            params.append(sampling.params(gen.constraint, (*gen.added_stop, *info.template_stop)))
+            check_generate(info, params[-1], sampling.logprobs())
+        sampling_of_all = shared_sampling(params, num_tokens)
+        stops = iter(one.stop for one in params)
+        form = Form(
+            tuple(
+                node.text
+                if isinstance(node, Literal)
+                else Blank(self.declare(node.name), next(stops))
+                for node in nodes
+            )
+        )
+        path = (*self.executor.path, self._next_ordinal())
+        self._form = None
+        self.executor.submit(Fill(form, sampling_of_all, path, gens[0].location))
 
     def _end(self, role: str) -> None:
         if self.open_role != role:
             state = "no message" if self.open_role is None else f"a {self.open_role} message"
             raise InvalidRequest(f"a {role} message cannot end here: {state} is open", field="role")
+        self._fill(self._form or [])
         suffix = self.run.chat.end(self.roles, role)
         self.executor.submit(CloseMessage(role))
         self.executor.submit(AddText(suffix, special=True))
@@ -154,6 +205,7 @@ class Branch:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
+        self._refuse_in_form("var_scope")
         scope = Scope()
         self.executor.submit(OpenScope(scope))
         self.run.observer(ScopeBegun(self))
@@ -240,6 +292,7 @@ class Branch:
                 f"position_ids_offset: {offsets!r} is not a number for each of {size} branches",
                 field="position_ids_offset",
             )
+        self._refuse_in_form("fork")
         if self.joined:
             raise InvalidRequest("this branch was joined: it cannot be forked any more")
         ordinal = self._next_ordinal()

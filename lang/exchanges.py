@@ -14,7 +14,8 @@ from .choices import describe
 from .collect import Collector
 from .pending import Pending
 from .run import Run
-from .steps import Generate, Score
+from .speculative import TRIES, unfit
+from .steps import Fill, Generate, Score
 from .transcript import Transcript
 
 
@@ -75,6 +76,55 @@ class GenerateExchange:
             else:
                 self._transcript.extend(self._collector.first_text())
             self._step.variable.set(value, meta)
+
+
+class FillExchange:
+    """One `Fill` step; `start` returns at once."""
+
+    def __init__(self, run: Run, transcript: Transcript, step: Fill, pending: Pending) -> None:
+        self._run, self._transcript, self._step, self._pending = run, transcript, step, pending
+        self._tries = 0
+
+    def start(self) -> None:
+        self._tries += 1
+        request = GenerateRequest(
+            self._transcript.prompt(),
+            self._step.sampling,
+            random_path=(*self._step.path, self._tries),
+            turns=self._transcript.turns(),
+        )
+        self._collector = Collector(request)
+        self._pending.request_id = request.request_id
+        stream = self._run.client.generate(request)
+        self._pending.can_abort_by(stream.close)
+        stream.subscribe(self._on_event)
+
+    def _on_event(self, event: Event) -> None:
+        try:
+            if isinstance(event, BaseException):
+                raise event
+            self._collector.add(event)
+            if self._collector.complete:
+                self._settle(self._collector.first_text())
+        except BaseException as error:  # nobody above could tell the program
+            self._pending.fail(error, self._step)
+
+    def _settle(self, answer: str) -> None:
+        form = self._step.form
+        values = form.fit(answer)
+        if values is None:
+            if self._tries == TRIES:
+                raise unfit(answer)
+            self.start()
+            return
+        meta = self._collector.metas[0].as_dict()
+        with self._run.changed:
+            if self._pending.done:
+                return
+            self._transcript.append(form.text(values))
+            for blank, value in zip(form.blanks, values, strict=True):
+                blank.variable.set(value, meta)
+        self._pending.finish()
 
 
 class ScoreExchange:

@@ -25,6 +25,11 @@ class Execution:
     """A call, its run and its root branch; made on the thread that asks for the run."""
 
     def __init__(self, call: Call, options: RunOptions) -> None:
+        if options.stream and call.num_api_spec_tokens is not None:
+            raise InvalidRequest(
+                "stream: True does not go with num_api_spec_tokens, which asks ahead",
+                field="stream",
+            )
         self.call = call
         self._options = options
         self.timeout = options.timeout
@@ -36,6 +41,7 @@ class Execution:
             keep_chunks=options.stream or call.is_async,
             synchronous=not options.threaded,
             sender=_sender(call),
+            num_api_spec_tokens=call.num_api_spec_tokens,
         )
         self.branch = Branch(self.run)
 

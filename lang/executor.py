@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from ..runtime.errors import Cancelled
 from .errors import Failure, ProgramError, tail_of
-from .exchanges import GenerateExchange, ScoreExchange
+from .exchanges import FillExchange, GenerateExchange, ScoreExchange
 from .pending import Pending, fail_variable
 from .run import Run
 from .steps import (
@@ -22,6 +22,7 @@ from .steps import (
     CloseMessage,
     CloseScope,
     EndReasoning,
+    Fill,
     Generate,
     OpenMessage,
     OpenScope,
@@ -38,7 +39,7 @@ class Fork:
     children: "tuple[Executor, ...]"
 
 
-Step = TextStep | Generate | Score | Fork
+Step = TextStep | Generate | Fill | Score | Fork
 
 _UNREAD = "nobody reads this branch any more"
 
@@ -143,6 +144,8 @@ class Executor:
         match step:
             case Generate():
                 GenerateExchange(self.run, self.transcript, step, pending).start()
+            case Fill():
+                FillExchange(self.run, self.transcript, step, pending).start()
             case Score():
                 ScoreExchange(self.run, self.transcript, step, pending).start()
             case Fork():
@@ -287,12 +290,12 @@ class Executor:
         self, cause: BaseException, step: object = None, request_id: str | None = None
     ) -> Failure:
         """What readers will be told; the lock must be held."""
-        named = step if isinstance(step, Generate | Score) else None
+        named = step.variable.name if isinstance(step, Generate | Score) else None
         return Failure(
             cause,
             self.run.program,
-            named.variable.name if named is not None else None,
-            named.location if named is not None else None,
+            named,
+            step.location if isinstance(step, Generate | Score | Fill) else None,
             tail_of(self.transcript.end_of_text(200)),
             request_id,
         )

@@ -10,7 +10,7 @@ from weakref import WeakMethod
 from .errors import Failure
 from .reaper import REAPER
 from .run import Run
-from .steps import CloseScope, EndReasoning, Generate, Score, TextStep
+from .steps import CloseScope, EndReasoning, Fill, Generate, Score, TextStep
 
 
 class Owner(Protocol):
@@ -100,6 +100,9 @@ def fail_variable(step: TextStep | Generate | Score | object, failure: Failure) 
     """Steps that fill a variable leave the failure in it."""
     if isinstance(step, Generate | Score | CloseScope):
         step.variable.fail(failure)
+    elif isinstance(step, Fill):
+        for blank in step.form.blanks:
+            blank.variable.fail(failure)
     elif isinstance(step, EndReasoning):
         step.answer.fail(failure)
         step.reasoning.fail(failure)

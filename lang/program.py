@@ -14,6 +14,7 @@ from . import batch
 from .arguments import Call, Parameters, nearest
 from .execution import Execution, check_async, refuse_loop
 from .options import BATCH_NAMES, RunOptions, per_item
+from .speculative import check_tokens
 from .state import ProgramState
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ class Program(Generic[R]):
         self,
         func: Callable[..., R] | Callable[..., Awaitable[R]],
         bound: Mapping[str, Any] | None = None,
+        num_api_spec_tokens: int | None = None,
     ) -> None:
-        self._parameters = Parameters(func, bound or {})
+        check_tokens(num_api_spec_tokens)
+        self._parameters = Parameters(func, bound or {}, num_api_spec_tokens)
         self.func = func
         self.arg_names = self._parameters.names
         functools.update_wrapper(self, func)
@@ -66,7 +69,11 @@ class Program(Generic[R]):
     def bind(self, **kwargs: Any) -> "Program[R]":
         """The program with these arguments fixed; they win over those of a call."""
         self._parameters.check_bound(kwargs)
-        return Program(self.func, {**self._parameters.bound, **kwargs})
+        return Program(
+            self.func,
+            {**self._parameters.bound, **kwargs},
+            self._parameters.num_api_spec_tokens,
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> ProgramState[R]:
         return self.run(*args, **kwargs)
@@ -269,12 +276,12 @@ class Program(Generic[R]):
 
 @overload
 def function(
-    func: Callable[..., Coroutine[Any, Any, T]], num_api_spec_tokens: None = None
+    func: Callable[..., Coroutine[Any, Any, T]], num_api_spec_tokens: int | None = None
 ) -> Program[T]: ...
 
 
 @overload
-def function(func: Callable[..., T], num_api_spec_tokens: None = None) -> Program[T]: ...
+def function(func: Callable[..., T], num_api_spec_tokens: int | None = None) -> Program[T]: ...
 
 
 @overload
@@ -288,11 +295,11 @@ def function(
 ) -> Program[Any] | Callable[[Callable[..., T]], Program[T]]:
     """Decorator: a function whose first parameter is `s`, plain or async, becomes a Program.
 
-    Raises TypeError for what cannot be one, and InvalidRequest for `num_api_spec_tokens`, which
-    is an option for remote text APIs that this runtime does not have.
+    `num_api_spec_tokens`: with a vendor's model, ask for so many tokens at once and cut the gens
+    from the answer, see `speculative`. With a runtime of ours, for which no call is too short, it
+    changes nothing. Raises TypeError for what cannot be a program.
     """
-    if num_api_spec_tokens is not None:
-        raise InvalidRequest(
-            "num_api_spec_tokens is not supported: leave it out", field="num_api_spec_tokens"
-        )
-    return Program if func is None else Program(func)
+    check_tokens(num_api_spec_tokens)
+    if func is None:
+        return partial(Program, num_api_spec_tokens=num_api_spec_tokens)
+    return Program(func, num_api_spec_tokens=num_api_spec_tokens)

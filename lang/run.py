@@ -14,6 +14,7 @@ from ..runtime.client import Client
 from ..runtime.dispatcher import Dispatcher
 from .observer import Observer, nobody
 from .sampling import Sampling
+from .speculative import speculating
 
 
 class Run:
@@ -33,9 +34,11 @@ class Run:
         keep_chunks: bool = False,
         synchronous: bool = False,
         sender: Dispatcher | None = None,
+        num_api_spec_tokens: int | None = None,
     ) -> None:
         self.program = program
-        self.client = client
+        self.client = speculating(client, num_api_spec_tokens)
+        self.num_api_spec_tokens = num_api_spec_tokens
         self.defaults = defaults
         self.stream = stream  # somebody reads the text while it grows
         self.keep_chunks = keep_chunks  # of each variable, for who reads it while it grows

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..runtime.protocol import LogprobOptions, SamplingParams
 from .choices import ChoicesMethod
 from .reasoning import ReasoningFormat
+from .speculative import Form
 from .transcript import Mark
 from .typed import Decoder
 from .variables import Variable
@@ -42,6 +43,16 @@ class Score:
     method: ChoicesMethod
     location: str | None
     timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A whole message of a remote model's, asked for at once: see `speculative`."""
+
+    form: Form
+    sampling: SamplingParams
+    path: tuple[int, ...]
+    location: str | None
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ REFUSED = {
     "choices   ": lambda: sw.select("a", ["x", ""]),
     "choices    ": lambda: sw.select("a", ["x", 5]),
     "name": lambda: sw.gen(5),
-    "num_api_spec_tokens": lambda: sw.function(num_api_spec_tokens=3),
+    "num_api_spec_tokens": lambda: sw.function(num_api_spec_tokens=0),
 }
 
 
