@@ -108,6 +108,13 @@ class GrammarState:
             self._failure = error
             row.fill(0)
 
+    def row_number(self, budget: int | None = None) -> int:
+        """A number that only rows with the same tokens have, of the row that `fill_mask` would
+        give; 0 where that is not known before it is filled."""
+        if self._ended or self._failure is not None:
+            return 0
+        return self._machine.row_number(self._history[-1], budget)
+
     def accept_text(self, text: bytes) -> bool:
         """As `accept`, of the bytes that some token spells besides what `before` was."""
         if self._failure is not None:

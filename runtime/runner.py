@@ -45,12 +45,16 @@ class ModelRunner:
         self._kv = kv
         self._page_table = page_table
         self._device = device
-        self._sampler = Sampler(model.config.vocab_size)
+        self._sampler = Sampler.on(device, model.config.vocab_size)
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Flight:
         """Run the batch. Copies first (their targets may be read by this very step), then table
-        writes, then compute."""
+        writes, then compute.
+
+        The masks of grammars are filled after the forward was launched: on a device that is behind
+        its work, for the logits are not waited for before the draw.
+        """
         if batch.page_copies:
             sources = torch.tensor([copy.source for copy in batch.page_copies], device=self._device)
             targets = torch.tensor([copy.target for copy in batch.page_copies], device=self._device)

@@ -5,23 +5,40 @@ Owns: the order of those steps. The arithmetic is `kernels`'; what a row wants s
 `Sampling`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Final, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from ..constrained import GrammarState
 from ..kernels.apply_mask import apply_mask
 from ..kernels.sample import sample, uniforms
 from .batch import Penalties, Sampling
+from .mask_table import MaskTable
 from .masks import ban
 from .protocol import TokenLogprob
 
+_TABLE_ROWS: Final = 1024
+
 
 class Sampler:
-    def __init__(self, vocab_size: int) -> None:
+    """`table`: of masks that are on the device already; None: each step brings its own, as where
+    the logits are in this memory anyway."""
+
+    def __init__(self, vocab_size: int, table: MaskTable | None = None) -> None:
+        self._table = table
         self._all = np.full(-(-vocab_size // 32), -1, dtype=np.int32)  # every token allowed
         if vocab_size % 32:
             self._all[-1] = (1 << vocab_size % 32) - 1
+
+    @classmethod
+    def on(cls, device: torch.device, vocab_size: int) -> Self:
+        """With a table where there is something to save by it."""
+        if device.type == "cpu":
+            return cls(vocab_size)
+        return cls(vocab_size, MaskTable(_TABLE_ROWS, -(-vocab_size // 32), device))
 
     def choose(self, logits: torch.Tensor, rows: Sequence[Sampling]) -> list[int]:
         """One token per row. logits: float32 [len(rows), vocab], changed in place."""
@@ -42,16 +59,50 @@ class Sampler:
         limited = [row for row, s in enumerate(rows) if s.grammar is not None or s.banned]
         if not limited:
             return
-        masks = np.tile(self._all, (len(limited), 1))
-        for mask, row in zip(masks, limited, strict=True):
-            grammar = rows[row].grammar
-            if grammar is not None:
-                grammar.fill_mask(mask, rows[row].budget)
-            ban(mask, rows[row].banned)
-        index = torch.tensor(limited)
+        wanted = [rows[row] for row in limited]
+        index = torch.tensor(limited, device=logits.device)
         constrained = logits[index]
-        apply_mask(constrained, torch.from_numpy(masks))
+        if self._table is None or len(wanted) > self._table.num_rows:
+            masks = torch.from_numpy(self._masks(wanted))
+            apply_mask(constrained, masks.to(logits.device))
+        else:
+            places = torch.tensor(self._places(self._table, wanted), device=logits.device)
+            apply_mask(constrained, self._table.rows, places)
         logits[index] = constrained
+
+    def _masks(self, wanted: Sequence[Sampling]) -> NDArray[np.int32]:
+        masks = np.tile(self._all, (len(wanted), 1))
+        for mask, sampling in zip(masks, wanted, strict=True):
+            if sampling.grammar is not None:
+                sampling.grammar.fill_mask(mask, sampling.budget)
+            ban(mask, sampling.banned)
+        return masks
+
+    def _places(self, table: MaskTable, wanted: Sequence[Sampling]) -> list[int]:
+        """Where in the table each one's mask is: found there, or made and copied."""
+        places = [table.find(_row_number(s) or None) for s in wanted]
+        cold = [number for number, place in enumerate(places) if place is None]
+        if not cold:
+            return [place for place in places if place is not None]
+        masks = self._masks([wanted[number] for number in cold])
+        keys: dict[Hashable, list[int]] = {}  # which of `cold` have the same row
+        for at, number in enumerate(cold):  # what has been filled now has a number as well
+            keys.setdefault(_row_number(wanted[number]) or object(), []).append(at)
+        new = {key: same for key, same in keys.items() if table.find(key) is None}
+        if new:
+            table.put(list(new), masks[[same[0] for same in new.values()]])
+        for key, same in keys.items():
+            for at in same:
+                places[cold[at]] = table.find(key)
+        return [place for place in places if place is not None]
+
+
+def _row_number(sampling: Sampling) -> int:
+    """Names the row where the grammar alone decides, and has decided the same before."""
+    grammar = sampling.grammar
+    if sampling.banned or type(grammar) is not GrammarState:
+        return 0
+    return grammar.row_number(sampling.budget)
 
 
 def _adjust(logits: torch.Tensor, sampling: Sampling) -> None:

@@ -29,7 +29,7 @@ ANYONE = {"_native"}  # compiles and loads C++ sources; standard library only
 TORCH = {"kernels": "anywhere", "server": "lazily"}
 TORCH_BACKEND = [  # the only part of the runtime that computes with torch
     f"runtime/{name}.py"
-    for name in "forward kv_cache models/layers models/llama models/torch_tensors "
+    for name in "forward kv_cache mask_table models/layers models/llama models/torch_tensors "
     "runner sampler torch_backend".split()
 ]
 TORCH_LAZILY = ["runtime/tokenizer.py"]  # transformers, to convert an older tokenizer

@@ -34,8 +34,8 @@ class CollectionRules {
     words_ = std::any_of(tracked_.begin(), tracked_.end(), [](bool t) { return t; }) ? (count + 31) / 32 : 0;
     for (int m = 0; m < count; ++m)
       if (members_[m].required) required_.push_back(m);
-    // Nothing that may come can then bar what must.
-    is_free_ = needs_.empty() && counters_.empty() && high_ == NO_BOUND;
+    // Nothing that may come can then bar what must, but by passing over members that count.
+    is_free_ = needs_.empty() && counters_.empty() && high_ == NO_BOUND && (!ordered_ || low_ <= 1);
   }
 
   int comma_rule() const { return comma_rule_; }

@@ -138,7 +138,7 @@ class Grammar {
       whole.is_exact = true;
     }
     if (budget < 0 || budget > whole.most) {
-      std::memcpy(row, whole.words->data(), bytes);
+      std::memcpy(row, whole.words->words.data(), bytes);
     } else {
       make_row(configuration, budget - 1);
       std::memcpy(row, scratch_.data(), bytes);
@@ -154,6 +154,14 @@ class Grammar {
     for (int i = 0; i < length && node >= 0; ++i) node = trie.child(node, before[i]);
     if (node >= 0) walk(trie, node, machine_.outline(configuration), budget < 0 ? NEVER : budget - 1, 0);
     std::memcpy(row, scratch_.data(), vocabulary_.num_words() * sizeof(int32_t));
+  }
+
+  // The number of the row that `fill` would give; 0 where it would have to be made.
+  int64_t row_number(int configuration, int budget) {
+    configuration = machine_.outline(configuration);
+    const int at = known(row_numbers_, configuration);
+    if (at < 0 || (budget >= 0 && budget <= rows_[at].most)) return 0;
+    return rows_[at].words->number;
   }
 
  private:

@@ -37,6 +37,7 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
     "grammar_start": (_INT, [_POINTER]),
     "grammar_size": (_INT, [_POINTER]),
     "grammar_bytes": (ctypes.c_int64, [_POINTER]),
+    "grammar_row_number": (ctypes.c_int64, [_POINTER, _INT, _INT]),
     "grammar_step": (_INT, [_POINTER, _INT, ctypes.c_char_p, _INT]),
     "grammar_accept": (_INT, [_POINTER, _INT, _INT]),
     "grammar_accepting": (_INT, [_POINTER, _INT]),
@@ -176,6 +177,11 @@ class NativeTokenMachine:
                 raise last_error()
 
         return fill
+
+    def row_number(self, configuration: int, budget: int | None) -> int:
+        limit = NO_BUDGET if budget is None else budget
+        found: int = self._library.sapwood_grammar_row_number(self.handle, configuration, limit)
+        return found
 
     def fill_beyond(self, configuration: int, before: bytes, budget: int | None, row: Row) -> None:
         limit = NO_BUDGET if budget is None else budget

@@ -47,9 +47,9 @@ struct Guarded {
   bool is_whole = true;  // nothing but a limit has ever stopped it in the middle of a change
 };
 
-template <class Do>
-int guarded(void* grammar, Do&& work) noexcept {
-  return caught(FAILED, [&] {
+template <class Do, class Result = int>
+Result guarded(void* grammar, Do&& work, Result failed = FAILED) noexcept {
+  return caught(failed, [&] {
     Guarded* of = static_cast<Guarded*>(grammar);
     const std::lock_guard<std::mutex> lock(of->mutex);
     if (!of->is_whole) throw Limit("it ran out of memory before");
@@ -201,6 +201,11 @@ EXPORT int sapwood_fill(void* grammar, int configuration, int budget, int32_t* r
     g.fill(configuration, budget, row);
     return 0;
   });
+}
+
+// See `Grammar::row_number`.
+EXPORT int64_t sapwood_grammar_row_number(void* grammar, int configuration, int budget) {
+  return guarded(grammar, [=](Grammar& g) { return g.row_number(configuration, budget); }, int64_t{0});
 }
 
 struct Job {

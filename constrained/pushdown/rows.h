@@ -14,7 +14,12 @@ namespace sapwood {
 
 class RowStore {
  public:
-  using Words = std::shared_ptr<const std::vector<int32_t>>;
+  // `number`: of the row, from 1; no other ever has it.
+  struct Kept {
+    int64_t number;
+    std::vector<int32_t> words;
+  };
+  using Words = std::shared_ptr<const Kept>;
 
   explicit RowStore(int num_words) : num_words_(num_words) {}
 
@@ -22,9 +27,9 @@ class RowStore {
   Words keep(const int32_t* words) {
     const uint64_t h = hash(words);
     const std::lock_guard<std::mutex> lock(mutex_);
-    std::weak_ptr<const std::vector<int32_t>>& place = rows_[h];
-    if (Words known = place.lock(); known && std::equal(known->begin(), known->end(), words)) return known;
-    Words made = std::make_shared<const std::vector<int32_t>>(words, words + num_words_);
+    std::weak_ptr<const Kept>& place = rows_[h];
+    if (Words known = place.lock(); known && std::equal(known->words.begin(), known->words.end(), words)) return known;
+    Words made = std::make_shared<const Kept>(Kept{++last_, {words, words + num_words_}});
     place = made;
     if (rows_.size() > most_) drop_dead();
     return made;
@@ -49,7 +54,8 @@ class RowStore {
 
   int num_words_;
   std::mutex mutex_;
-  std::unordered_map<uint64_t, std::weak_ptr<const std::vector<int32_t>>> rows_;
+  std::unordered_map<uint64_t, std::weak_ptr<const Kept>> rows_;
+  int64_t last_ = 0;
   size_t most_ = 1024;
 };
 

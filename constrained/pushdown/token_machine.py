@@ -78,6 +78,10 @@ class TokenMachine(Protocol):
     def filler(self, row: Row) -> Callable[[int, int | None], None]:
         """`fill` of this row, which must be in one piece."""
 
+    def row_number(self, configuration: int, budget: int | None) -> int:
+        """A number that only rows with the same tokens have, of all machines of a vocabulary, of
+        the row that `fill` would give; 0 where it would have to be made."""
+
     def fill_beyond(self, configuration: int, before: bytes, budget: int | None, row: Row) -> None:
         """Write into `row` the tokens that begin with `before` and go on with what is allowed: the
         configuration stands after `before`."""
@@ -262,6 +266,9 @@ class PythonTokenMachine:
             for token in self._vocabulary.eos_ids:
                 words.view(np.uint32)[token // 32] |= np.uint32(1 << token % 32)
         return words, most
+
+    def row_number(self, configuration: int, budget: int | None) -> int:
+        return 0  # all rows are kept by their own machines
 
     def fill_beyond(self, configuration: int, before: bytes, budget: int | None, row: Row) -> None:
         self._machine.begin_work()
