@@ -128,6 +128,10 @@ class Emitter:
                 states.append(self.strings.quoted(self.strings.product(parts), FINAL))
         return builder.rule(builder.either(states) if states else builder.nothing())
 
+    def is_scalar(self, wanted: Term) -> bool:
+        """Whether no array and no object fits a term."""
+        return all(not case.types & {ARRAY, OBJECT} for case in self._cases.of(wanted))
+
     def fits_key(self, name: str, wanted: Term) -> bool:
         return self._evaluator.fits(name, wanted)
 

@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LimitExceeded, Unsupported
-from ..pushdown.builder import FINAL, Collection, Member, Part
+from ..pushdown.builder import FINAL, Collection, Member, Part, Unique
 from .constraints import ANYTHING, NOTHING, Case, Properties, Some, Term, both
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _MOST_PATTERNS: Final = 6
 _MOST_WAYS: Final = 400
+_MOST_DISTINCT: Final = 20
 
 
 def add_object(emitter: "Emitter", case: Case, pointer: str) -> int:
@@ -100,10 +101,12 @@ class _Object:
         needs = self._needs(absent)
         if absent & set(self._case.required) or needs is None:
             return builder.nothing()
-        counters: list[tuple[int, int | None]] = []
-        others = self._others(counters)
-        self._check_counts(len(others))
         low, high = self._case.num_properties
+        groups = self._groups()
+        if groups and low - len(self._case.required) > 1:
+            return self._distinct(groups, is_alone=not members)
+        counters: list[tuple[int, int | None]] = []
+        others = self._others(groups, counters)
         close = spacing.close(builder, b"}", FINAL)
         collection = Collection(
             (*members, *others),
@@ -162,24 +165,27 @@ class _Object:
 
     # Properties that nobody lists
 
-    def _others(self, counters: list[tuple[int, int | None]]) -> list[Member]:
-        emitter, builder = self._emitter, self._emitter.builder
+    def _groups(self) -> list[tuple[int, Term]]:
+        """The rule of the keys, and what their values must fit, of each kind of such a property."""
         is_silent = not any(layer.explicit or layer.patterns for layer in self._case.properties)
-        if not emitter.open_objects and self._names and is_silent and not self._case.some:
+        if not self._emitter.open_objects and self._names and is_silent and not self._case.some:
             return []
-        states: list[int] = []
+        groups: list[tuple[int, Term]] = []
         for size in range(len(self._patterns) + 1):
             for chosen in itertools.combinations(self._patterns, size):
                 matched = frozenset(chosen)
                 value = self._value_by(matched)
-                if value == NOTHING:
-                    continue
-                for key in self._keys(matched):
-                    text = emitter.strings.quoted(
-                        key,
-                        emitter.spacing.colon(builder, builder.call(emitter.rule(value), FINAL)),
-                    )
-                    states.append(text)
+                if value != NOTHING:
+                    groups += [(key, value) for key in self._keys(matched)]
+        return groups
+
+    def _others(
+        self, groups: list[tuple[int, Term]], counters: list[tuple[int, int | None]]
+    ) -> list[Member]:
+        emitter, builder = self._emitter, self._emitter.builder
+        states = [
+            emitter.strings.quoted(key, self._after_key(value, FINAL)) for key, value in groups
+        ]
         # One member: they come in any order among themselves.
         members = [Member(builder.rule(builder.either(states)), once=False)] if states else []
         # Those that are counted come last, for of two with one name the last value is what counts.
@@ -187,6 +193,37 @@ class _Object:
             counters.append((1, None))
             members += self._some(len(counters) - 1)
         return members
+
+    def _after_key(self, value: Term, then: int) -> int:
+        """The state that reads a colon and a value."""
+        emitter, builder = self._emitter, self._emitter.builder
+        return emitter.spacing.colon(builder, builder.call(emitter.rule(value), then))
+
+    def _distinct(self, groups: list[tuple[int, Term]], *, is_alone: bool) -> int:
+        """Two of one name would count once, so no two are: names are unique items, and what stands
+        between two names, the value of the first with it, is their comma."""
+        builder, spacing = self._emitter.builder, self._emitter.spacing
+        strings = self._emitter.strings
+        low, high = self._case.num_properties
+        values = {value for _, value in groups}
+        # Within the value of such a name no other such object: each step would weigh all of them.
+        is_plain = len(values) == 1 and all(map(self._emitter.is_scalar, values))
+        if not (is_alone and is_plain) or self._case.some:
+            raise Unsupported(
+                f"{self._pointer}/minProperties: {low} is not supported where names are free, "
+                "but for scalars of one kind"
+            )
+        if low > _MOST_DISTINCT:
+            raise LimitExceeded(f"{self._pointer}/minProperties: more than {_MOST_DISTINCT}")
+        plain = Part(strings.plain_content())
+        names = [strings.quoted(strings.product([Part(key), plain]), FINAL) for key, _ in groups]
+        (value,) = values
+        close = spacing.close(builder, b"}", FINAL)
+        between = builder.rule(self._after_key(value, builder.call(spacing.comma, FINAL)))
+        unique = Unique(
+            builder.rule(builder.either(names)), between, low, high, self._after_key(value, close)
+        )
+        return spacing.open(builder, b"{", builder.unique(unique))
 
     def _some(self, counter: int) -> list[Member]:
         """The properties that are what each of `some` asks for: of these there is at least one."""
@@ -202,10 +239,7 @@ class _Object:
                 if value == NOTHING:
                     continue
                 for key in self._keys(matched):
-                    text = emitter.strings.quoted(
-                        key,
-                        emitter.spacing.colon(builder, builder.call(emitter.rule(value), FINAL)),
-                    )
+                    text = emitter.strings.quoted(key, self._after_key(value, FINAL))
                     members.append(Member(builder.rule(text), once=False, counter=counter))
         return members
 
@@ -228,16 +262,6 @@ class _Object:
             else:
                 rules.append(strings.product([Part(strings.content(case)), *parts]))
         return rules
-
-    def _check_counts(self, num_others: int) -> None:
-        """Properties that nobody lists may come twice under one name, which counts once: so what
-        they count for is not sure beyond the first."""
-        low, _ = self._case.num_properties
-        needs_others = num_others and low - len(self._case.required) > 1
-        if needs_others:
-            raise Unsupported(
-                f"{self._pointer}/minProperties: {low} is not supported where names are free"
-            )
 
 
 def _holds(some: Some, matched: frozenset[str]) -> bool:

@@ -873,7 +873,7 @@ class Machine {
     return text_sets_.add(more);
   }
 
-  // As `shortest_unique`, before the first item; notes how many items there may be, and the bytes of the
+  // The bytes of as many items as there must be; notes how many there may be, and the bytes of the
   // shortest of them.
   int begin_unique(int state) {
     const Operands of = program_.operands[state];
@@ -885,8 +885,7 @@ class Machine {
     if (num_texts < of.low) return NEVER;
     std::vector<long> total{0};
     for (int i = 0; i < of.low; ++i) total.push_back(total.back() + lengths[i]);
-    const long signs = static_cast<long>(need_[program_.rule_start[of.comma]]) * std::max(of.low - 1, 0);
-    const long inner = total.back() + signs;
+    const long inner = total.back();
     item_bytes_[state] = std::move(total);
     return static_cast<int>(std::min<long>(inner, NEVER));
   }
@@ -1054,7 +1053,11 @@ class Machine {
         best = std::min<long>(best, inner + need_[of.then]);
         break;
       }
-      case Kind::UNIQUE:
+      case Kind::UNIQUE: {
+        const long commas = of.low > 1 ? static_cast<long>(need_[program_.rule_start[of.comma]]) * (of.low - 1) : 0;
+        best = std::min<long>(best, inner_[state] + commas + need_[of.then]);
+        break;
+      }
       case Kind::PRODUCT:
         best = std::min<long>(best, static_cast<long>(inner_[state]) + need_[of.then]);
         break;
@@ -1198,7 +1201,7 @@ class Machine {
   std::vector<std::unique_ptr<CollectionRules>> rules_;
   std::vector<int> rule_configurations_;
   std::vector<int> finite_;  // of each rule; -1: not known yet
-  std::vector<int> need_, inner_;  // inner_: of products and unique items
+  std::vector<int> need_, inner_;  // inner_: of products, and of unique items without the commas
   std::unordered_map<int, int> most_items_;  // of unique items: `high`, or how many there are
   std::unordered_map<int, std::vector<long>> item_bytes_;  // [n]: of the n shortest ones together
   std::vector<std::unique_ptr<Closure>> closures_;

@@ -106,7 +106,7 @@ class Machine:
         # Texts of unique items as (text before, byte), numbered from 0, the empty one.
         self._texts: list[tuple[int, int]] = [(_ELSE, 0)]
         self._text_numbers: dict[tuple[int, int], int] = {}
-        self._inner: dict[int, int] = {}  # of products and unique items
+        self._inner: dict[int, int] = {}  # of products, and of unique items without the commas
         self._most_items: dict[int, int] = {}  # of unique items: `high`, or how many there are
         self._item_bytes: dict[int, list[int]] = {}  # [n]: of the n shortest ones together
         self._need = [0] + [NEVER] * (self._num_states - 1)
@@ -574,9 +574,9 @@ class Machine:
         return states
 
     def _begin_unique(self, state: int) -> int:
-        """As `_shortest_unique`, before the first item; notes how many items there may be, and the
-        bytes of the shortest of them."""
-        rule, _, low, high, comma = self._operands[state]
+        """The bytes of as many items as there must be; notes how many there may be, and the bytes
+        of the shortest of them."""
+        rule, _, low, high, _ = self._operands[state]
         enough = max(low, _ENOUGH_TEXTS)
         lengths = self._shortest_lengths(rule, enough)
         is_scarce = len(lengths) < enough and (high == NO_BOUND or len(lengths) < high)
@@ -584,7 +584,7 @@ class Machine:
         if len(lengths) < low:
             return NEVER
         self._item_bytes[state] = list(accumulate(lengths[:low], initial=0))
-        return self._item_bytes[state][low] + self._need[self._starts[comma]] * max(low - 1, 0)
+        return self._item_bytes[state][low]
 
     def _shortest_lengths(self, rule: int, enough: int) -> list[int]:
         """The lengths of the shortest texts that a rule reads."""
@@ -734,15 +734,18 @@ class Machine:
         for low, high, target in self._edges[state]:
             if need[target] + 1 < best and self._is_spelled(low, high):
                 best = need[target] + 1
-        first, then, least, _, _ = self._operands[state]
+        first, then, least, _, comma = self._operands[state]
         match self._kind[state]:
             case Kind.CALL:
                 best = min(best, need[self._starts[first]] + need[then])
             case Kind.REPEAT:
                 inner = need[self._starts[first]] * least if least else 0
                 best = min(best, inner + need[then])
-            case Kind.PRODUCT | Kind.UNIQUE:
+            case Kind.PRODUCT:
                 best = min(best, self._inner.get(state, NEVER) + need[then])
+            case Kind.UNIQUE:
+                commas = need[self._starts[comma]] * (least - 1) if least > 1 else 0
+                best = min(best, self._inner.get(state, NEVER) + commas + need[then])
             case Kind.COLLECTION:
                 rules = self._make_rules(first, need)
                 self.spend(8 * len(rules.members))

@@ -26,6 +26,7 @@ def accepts(machine: Machine, text: str) -> bool:
     for byte in text.encode():
         if here == DEAD:
             return False
+        machine.begin_work()
         here = machine.step(here, byte)
     return here != DEAD and machine.accepting(here)
 
@@ -35,7 +36,11 @@ def write(machine: Machine, rng, steps: int) -> str:
     here, out = machine.start, bytearray()
     telling = [machine.byte_class.index(each) for each in range(machine.num_classes)]
     while not (machine.accepting(here) and (steps <= 0 or rng.random() < 0.2)):
-        after = [(byte, machine.step(here, byte)) for byte in telling]
+        after = []
+        for byte in telling:
+            machine.begin_work()  # each is a call of its own
+            after.append((byte, machine.step(here, byte)))
+        machine.begin_work()
         alive = [(byte, to) for byte, to in after if to != DEAD]
         if not alive:
             assert machine.accepting(here), bytes(out)

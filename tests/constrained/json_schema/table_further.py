@@ -41,6 +41,26 @@ CASES: dict[str, tuple[object, list[str], list[str]]] = {
         ['{"a": 1}', '{"a": 1, "b": 2}'],
         ["{}", '{"a": 1, "b": 2, "c": 3}'],
     ),
+    "so many different names": (
+        {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "null"], "pattern": "^x"},
+            "minProperties": 2,
+            "maxProperties": 3,
+        },
+        ['{"a": "x", "b": "xy"}', '{"a": "x", "": null, "b": "x"}'],
+        ['{"a": "x"}', '{"a": "x", "a": "xy"}', '{"a": "x", "b": "y"}', "{}"],
+    ),
+    "so many names of a pattern": (
+        {
+            "type": "object",
+            "patternProperties": {"^(50|[1-9]00)$": {"type": "integer"}},
+            "additionalProperties": False,
+            "minProperties": 2,
+        },
+        ['{"50": 1, "100": 2}', '{"900": 1, "50": 2, "100": 3}'],
+        ['{"50": 1}', '{"50": 1, "50": 2}', '{"50": 1, "51": 2}'],
+    ),
     "one that needs another": (
         {
             "type": "object",

@@ -28,6 +28,10 @@ _INT = {"type": "integer"}
         ({"not": {"unevaluatedProperties": False}}, "#/not/unevaluatedProperties: .*must not hold"),
         ({"not": {"const": [1]}}, "#/not/const: .*an array must not be"),
         ({"minProperties": 2}, "#/minProperties: 2 is not supported where names are free"),
+        (
+            {"properties": {"a": _INT}, "additionalProperties": _INT, "minProperties": 2},
+            "#/minProperties: 2 is not supported where names are free",
+        ),
         ({"contains": {}, "unevaluatedItems": False}, "#/unevaluatedItems: .*beside 'contains'"),
         ({"required": True}, "#/required: a bool"),
         ({"Type": "integer"}, "#/Type: this is no keyword; is 'type' meant"),

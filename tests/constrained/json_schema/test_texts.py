@@ -51,6 +51,7 @@ def accepts(machine: Machine, text: str) -> bool:
     for byte in text.encode():
         if here == DEAD:
             return False
+        machine.begin_work()
         here = machine.step(here, byte)
     return here != DEAD and machine.accepting(here)
 
