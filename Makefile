@@ -57,7 +57,7 @@ check: $(VENV)/.dev
 	@# The repository root is the package: mypy sees it through a folder that holds a link to it.
 	@link=$$(mktemp -d) && ln -s "$(CURDIR)" $$link/sapwood && cd $$link && \
 	  MYPYPATH=$$link "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" \
-	    --cache-dir "$(CURDIR)/.mypy_cache" -m sapwood -m sapwood.__main__ \
+	    --cache-dir "$(CURDIR)/.mypy_cache" -m sapwood -m sapwood.__main__ -m sapwood.compat \
 	    $(ROOMS:%=-p sapwood.%); status=$$?; rm -r $$link; exit $$status
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_public_api.py
 

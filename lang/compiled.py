@@ -29,8 +29,9 @@ class CompiledProgram(Program[R]):
         self,
         func: Callable[..., R] | Callable[..., Awaitable[R]],
         bound: Mapping[str, Any] | None = None,
+        num_api_spec_tokens: int | None = None,
     ) -> None:
-        super().__init__(func, bound)
+        super().__init__(func, bound, num_api_spec_tokens)
         self._prefix: Prefix = constant_prefix(traced(func, (), bound or {}, unrolls=True))
 
     @property
@@ -41,7 +42,7 @@ class CompiledProgram(Program[R]):
     def bind(self, **kwargs: Any) -> "CompiledProgram[R]":
         """See `Program.bind`; arguments that are fixed may make the beginning longer."""
         program = super().bind(**kwargs)
-        return CompiledProgram(program.func, program.bound)
+        return CompiledProgram(program.func, program.bound, self._parameters.num_api_spec_tokens)
 
     def warm(self, backend: object | None = None) -> int:
         """Compute the beginning now, and wait for it. How many tokens of it the back end had not

@@ -264,7 +264,11 @@ class Program(Generic[R]):
         """
         from .compiled import CompiledProgram
 
-        return CompiledProgram(self.func, self.bound)
+        return CompiledProgram(self.func, self.bound, self._parameters.num_api_spec_tokens)
+
+    def cache(self, backend: object | None = None) -> None:
+        """Compute the constant beginning now, as SGLang's programs ask for it; see `compile`."""
+        self.compile().warm(backend)
 
     def check(self, *, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> "list[Finding]":
         """What `sapwood lint` finds in this program; nothing of it runs. `select`: only these

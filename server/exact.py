@@ -21,9 +21,14 @@ from ..runtime.protocol import (
     Text,
 )
 from ..runtime.recording.encoding import decode, encode
-from .body import read_json
+from .body import Body, read_json, read_record
 from .service import Service
 from .streaming import streamed, unless_gone
+
+
+class ControlBody(Body):
+    action: str
+
 
 Record = TypeVar("Record", GenerateRequest, ScoreRequest)
 
@@ -47,6 +52,14 @@ def exact_router(service: Service) -> APIRouter:
         wanted = _record(ScoreRequest, await read_json(request, max_bytes))
         _check_prompt(wanted.prompt)
         return encode(await unless_gone(request.receive, service.client.score(wanted)))
+
+    @router.post("/control")
+    async def control(request: Request) -> Any:
+        action = (await read_record(request, ControlBody, max_bytes)).action
+        match action:
+            case "stats" | "flush_cache":
+                return await service.client.control(action)
+        raise InvalidRequest(f"action: {action!r} is not possible from afar", field="action")
 
     return router
 

@@ -5,9 +5,10 @@ Owns: the routes `/exact/`, from this side.
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from ...runtime.errors import EngineError, InvalidRequest
+from ...runtime.errors import EngineError
 from ...runtime.protocol import (
     Chunk,
     ControlAction,
@@ -15,6 +16,7 @@ from ...runtime.protocol import (
     GenerateRequest,
     ScoreRequest,
     Scores,
+    new_request_id,
 )
 from ...runtime.recording.encoding import decode, encode
 from .http import Http
@@ -30,7 +32,9 @@ class ExactTransport:
         return _answer(EngineInfo, await self._http.get("/exact/info"))
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
-        async with aclosing(self._http.events("/exact/generate", encode(request))) as events:
+        # The server hears of a caller's end later than the caller, who may use the id again.
+        wire = replace(request, request_id=f"{request.request_id}.{new_request_id()}")
+        async with aclosing(self._http.events("/exact/generate", encode(wire))) as events:
             async for event in events:
                 yield _answer(Chunk, event)
 
@@ -38,23 +42,10 @@ class ExactTransport:
         return _answer(Scores, await self._http.post("/exact/score", encode(request)))
 
     async def control(self, action: ControlAction) -> dict[str, Any]:
-        return await control(self._http, action)
+        return dict(await self._http.post("/exact/control", {"action": action}))
 
     async def close(self) -> None:
         await self._http.close()
-
-
-async def control(http: Http, action: ControlAction) -> dict[str, Any]:
-    """What both our server and SGLang's offer."""
-    match action:
-        case "stats":
-            info = await http.get("/server_info")
-            return dict(info.get("stats", info))
-        case "flush_cache":
-            answer = await http.post("/flush_cache")
-            return dict(answer) if isinstance(answer, dict) else {}
-        case _:
-            raise InvalidRequest(f"action: {action!r} is not possible from afar", field="action")
 
 
 def _answer(kind: type[Record], value: Any) -> Record:

@@ -7,7 +7,7 @@ Knows no wire format: that is the transport's.
 import asyncio
 import atexit
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
@@ -59,7 +59,8 @@ class RemoteClient:
             target=self._loop.run_forever, name="sapwood-remote", daemon=True
         )
         self._lock = threading.Lock()
-        self._running: dict[str, Future[None]] = {}
+        # Name -> (who reads the answer, the work): a name is used again once its reader has left.
+        self._running: dict[str, tuple[object, Future[None]]] = {}
         self._death: EngineDied | None = None
         self._thread.start()
         try:
@@ -74,12 +75,21 @@ class RemoteClient:
     def generate(self, request: GenerateRequest) -> RoutedStream:
         name = request.request_id
         mailbox = Mailbox(self._dispatcher, on_broken_reader=partial(self._cancel, name))
-        self._start(name, self._generate(request, mailbox))
+
+        def cancelled() -> None:
+            mailbox.push(self._cancellation(), last=True)
+
+        self._start(name, mailbox, self._generate(request, mailbox), cancelled)
         return RoutedStream(name, mailbox, self._dispatcher, partial(self._cancel, name))
 
     def score(self, request: ScoreRequest) -> Future[Scores]:
         answer: Answer[Scores] = Answer()
-        self._start(request.request_id, self._score(request, answer))
+
+        def cancelled() -> None:
+            reason = self._cancellation()
+            self._dispatcher.post(lambda: answer.fail(reason))
+
+        self._start(request.request_id, answer, self._score(request, answer), cancelled)
 
         def after(future: Future[Scores]) -> None:
             if future.cancelled():
@@ -101,9 +111,9 @@ class RemoteClient:
             if self._death is not None:
                 return
             self._death = EngineDied("the client was closed")
-            running = list(self._running.values())
-        for future in running:
-            future.cancel()
+            running = list(self._running)
+        for name in running:
+            self._cancel(name)
         self._spawn(self._shut()).result(_GRACE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_GRACE)
@@ -125,7 +135,19 @@ class RemoteClient:
         if self._death is not None:
             raise EngineDied(str(self._death))
 
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(
+        self,
+        name: str,
+        reader: object,
+        work: Coroutine[Any, Any, None],
+        cancelled: Callable[[], None],
+    ) -> None:
+        """`cancelled` tells the reader, also where the work is cancelled before it has begun."""
+
+        def ended(future: Future[None]) -> None:
+            if future.cancelled():
+                cancelled()
+
         with self._lock:
             try:
                 self._check_alive()
@@ -137,17 +159,21 @@ class RemoteClient:
             except BaseException:
                 work.close()
                 raise
-            self._running[name] = self._spawn(work)
+            future = self._spawn(work)
+            self._running[name] = (reader, future)
+        future.add_done_callback(ended)
 
     def _cancel(self, name: str) -> None:
+        """Its name is free from now on; what is left of it ends by itself."""
         with self._lock:
-            future = self._running.get(name)
+            _, future = self._running.pop(name, (None, None))
         if future is not None:
             future.cancel()
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, reader: object) -> None:
         with self._lock:
-            self._running.pop(name, None)
+            if name in self._running and self._running[name][0] is reader:
+                del self._running[name]
 
     def _cancellation(self) -> Exception:
         if self._death is not None:
@@ -163,30 +189,26 @@ class RemoteClient:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     num_open -= chunk.finish is not None
+                    if not num_open:
+                        self._forget(request.request_id, mailbox)
                     mailbox.push(chunk, last=not num_open)
             if num_open:
                 error = EngineError(f"the answer ended with {num_open} samples unfinished")
-        except asyncio.CancelledError:
-            error = self._cancellation()
         except Exception as raised:
             error = _as_ours(raised)
-        finally:
-            self._forget(request.request_id)
-            if error is not None:
-                mailbox.push(error, last=True)
+        self._forget(request.request_id, mailbox)
+        if error is not None:
+            mailbox.push(error, last=True)
 
     async def _score(self, request: ScoreRequest, answer: Answer[Scores]) -> None:
         try:
             scores = await self._transport.score(request)
+            self._forget(request.request_id, answer)
             self._dispatcher.post(lambda: answer.give(scores))
-        except asyncio.CancelledError:
-            reason = self._cancellation()
-            self._dispatcher.post(lambda: answer.fail(reason))
         except Exception as raised:
             error = _as_ours(raised)
+            self._forget(request.request_id, answer)
             self._dispatcher.post(lambda: answer.fail(error))
-        finally:
-            self._forget(request.request_id)
 
     async def _shut(self) -> None:
         """Once every request has heard of the end."""

@@ -34,7 +34,6 @@ from ...runtime.protocol import (
     Usage,
 )
 from ...runtime.templates import ChatTemplate
-from .exact import control
 from .http import Http
 
 ABILITIES: Final = Abilities(
@@ -105,7 +104,16 @@ class SglangTransport:
         return Scores((), tuple(options), Usage(size, 0, 0, 0))
 
     async def control(self, action: ControlAction) -> dict[str, Any]:
-        return await control(self._http, action)
+        match action:
+            case "stats":
+                return dict(await self._http.get("/server_info"))
+            case "flush_cache":
+                answer = await self._http.post("/flush_cache")
+                return dict(answer) if isinstance(answer, dict) else {}
+            case _:
+                raise InvalidRequest(
+                    f"action: {action!r} is not possible from afar", field="action"
+                )
 
     async def close(self) -> None:
         await self._http.close()

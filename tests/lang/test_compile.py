@@ -154,3 +154,13 @@ def test_long_loops_are_unrolled_only_so_far():
     prefix = program.compile().prefix
     whole = "".join(f"{a} {b} {c};" for a in (0,) for b in many for c in many)
     assert whole.startswith(prefix) and 100 < len(prefix) < len(whole)
+
+
+def test_cache_computes_the_beginning_as_sglangs_programs_ask(scripted):
+    @sw.function
+    def program(s, question):
+        s += "A long constant beginning. " + question + sw.gen("a")
+
+    client = scripted(lambda r: "x")
+    program.cache(backend=client)
+    assert [r.sampling.max_tokens for r in client.requests] == [0]

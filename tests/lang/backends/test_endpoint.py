@@ -127,6 +127,15 @@ def test_closing_aborts_at_the_server(remote, eventually):
     future.cancel()
 
 
+def test_closing_at_once_wakes_the_reader(remote):
+    _, endpoint = remote(lambda r: STALL)
+    for _ in range(50):
+        stream = endpoint.client.generate(ask())
+        stream.close()
+        with pytest.raises(Cancelled):
+            list(stream)
+
+
 def test_a_cancelled_score_is_aborted(remote, eventually):
     client, endpoint = remote(scores=lambda r: None)
     future = endpoint.client.score(ScoreRequest(as_prompt("a"), ("b",)))
