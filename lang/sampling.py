@@ -66,7 +66,8 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
                 raise InvalidRequest(f"{name}: {value!r} is not true or false", field=name)
-        self._logprob_options()
+        if self._asks_details():
+            self._logprob_options()
 
     def over(self, defaults: "Sampling") -> "Sampling":
         """These options where given, the defaults elsewhere."""
@@ -100,8 +101,8 @@ class Sampling:
     def logprobs(self) -> LogprobOptions | None:
         """What to report of log-probabilities; None unless `return_logprob`. False turns off what
         run asked for; details without it are refused."""
-        if self.return_logprob is False:
-            return None
+        if self.return_logprob is False or not self._asks_details():
+            return LogprobOptions() if self.return_logprob else None
         details = {
             "logprob_start_len": (self.logprob_start_len, (None, -1)),
             "top_logprobs_num": (self.top_logprobs_num, (None, 0)),
@@ -113,6 +114,10 @@ class Sampling:
                     raise InvalidRequest(f"{name} needs return_logprob=True", field=name)
             return None
         return self._logprob_options()
+
+    def _asks_details(self) -> bool:
+        details = (self.logprob_start_len, self.top_logprobs_num, self.return_text_in_logprobs)
+        return details != (None, None, None)
 
     def _logprob_options(self) -> LogprobOptions:
         return LogprobOptions(
