@@ -22,7 +22,7 @@ class Grammar {
 
   size_t bytes() const {
     size_t bytes = machine_.bytes() + bytes_ + sizeof(Row) * rows_.capacity();
-    for (const std::vector<int>* numbers : {&plain_, &needed_, &next_, &next_byte_, &row_numbers_})
+    for (const std::vector<int>* numbers : {&plain_, &needed_, &next_, &next_byte_, &row_numbers_, &cut_rows_})
       bytes += sizeof(int) * numbers->capacity();
     return bytes;
   }
@@ -170,6 +170,7 @@ class Grammar {
   // How much farther plain text may lead from the end: by the rest of a character, by a character that
   // makes it another name than those that are taken; with room to spare.
   static constexpr int MOST_DETOUR = 8;
+  static constexpr int UNKNOWN = -1, ENDED = -2;
   static constexpr size_t MOST_ROWS = 1 << 17, MOST_ROW_BYTES = 16 << 20;
 
   struct Row {
@@ -183,14 +184,36 @@ class Grammar {
     if (rows_.size() >= MOST_ROWS || bytes_ > MOST_ROW_BYTES) {
       rows_.clear();
       row_numbers_.clear();
+      cut_rows_.clear();
       bytes_ = 0;
     }
-    const int most = make_row(configuration, NEVER);
+    if (!add_row_of_cut(configuration)) add_row(make_row(configuration, NEVER));
+    known(row_numbers_, configuration) = static_cast<int>(rows_.size()) - 1;
+    return rows_.back();
+  }
+
+  void add_row(int most) {
     RowStore::Words words = vocabulary_.rows().keep(scratch_.data());
     if (words.use_count() == 1) bytes_ += vocabulary_.num_words() * sizeof(int32_t);
-    known(row_numbers_, configuration) = static_cast<int>(rows_.size());
     rows_.push_back({std::move(words), most});
-    return rows_.back();
+  }
+
+  // Deep in calls: a row depends on those only that some token ends. So it is made of the upper ones, once
+  // for all that lie below; false where tokens end all of them.
+  bool add_row_of_cut(int configuration) {
+    if (!machine_.only_spelled() || machine_.has_unique() || machine_.accepting(configuration)) return false;
+    const Machine::Cut cut = machine_.cut(configuration);
+    if (cut.configuration == configuration || cut.configuration == DEAD) return false;
+    if (known(cut_rows_, cut.configuration) == UNKNOWN) {
+      ended_ = machine_.accepting(cut.configuration);
+      const int most = ended_ ? 0 : make_row(cut.configuration, NEVER);
+      cut_rows_[cut.configuration] = ended_ ? ENDED : static_cast<int>(rows_.size());
+      if (!ended_) add_row(most);
+    }
+    const int number = cut_rows_[cut.configuration];
+    if (number == ENDED) return false;
+    rows_.push_back({rows_[number].words, std::min(NEVER - 1, rows_[number].most + cut.below)});
+    return true;
   }
 
   static int& known(std::vector<int>& list, int at) {
@@ -279,6 +302,7 @@ class Grammar {
       if (reached != before) {
         allowed = leaves(reached, walk.most_after, most) ? ~0u : 0;
         before = reached;
+        ended_ |= machine_.accepting(reached);
         run = machine_.run(reached);
       }
       // Where no token ends the bit is in a word that nobody reads.
@@ -390,6 +414,7 @@ class Grammar {
     for (const Item& item : items)
       if (item.frame != frame) beside.push_back(item);
     const int following = machine_.reached_from(after);
+    if (following != DEAD && machine_.accepting(following)) return false;  // who knows what follows a cut
     if (following != DEAD)
       for (const Item& item : machine_.items(following)) beside.push_back(item);
     return std::none_of(beside.begin(), beside.end(), [&](const Item& item) { return may_read_plain(item.state); });
@@ -491,6 +516,8 @@ class Grammar {
   std::vector<int> needed_, next_, next_byte_;
   std::vector<Row> rows_;
   std::vector<int> row_numbers_;  // of each configuration; -1: not made yet
+  std::vector<int> cut_rows_;     // of those that stand for deeper ones
+  bool ended_ = false;            // whether the last walk met a configuration that accepts
   size_t bytes_ = 0;              // of the rows that no other grammar has made
 };
 

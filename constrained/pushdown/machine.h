@@ -74,7 +74,8 @@ class Machine {
 
   // What it keeps; nearly all of it grows with the texts that it has met.
   size_t bytes() const {
-    size_t bytes = program_.bytes() + num_rows_ * sizeof(int) * program_.num_classes() + reached_.bytes();
+    size_t bytes = program_.bytes() + num_rows_ * sizeof(int) * program_.num_classes();
+    for (const Memo* memo : {&reached_, &tops_, &below_}) bytes += memo->bytes();
     for (const Interner* lists : {&configurations_, &frames_, &counting_, &texts_, &text_sets_, &product_states_})
       bytes += lists->bytes();
     for (const std::vector<int>* numbers : {&shortest_, &frame_shortest_, &above_, &counting_need_, &texts_before_,
@@ -130,6 +131,29 @@ class Machine {
 
   // The configuration of a single pair and what follows it by empty steps.
   int reached_from(const Item& item) { return intern({item}); }
+
+  bool has_unique() const { return has_unique_; }
+
+  // A configuration with nothing below so many calls. Until it accepts it reads what the whole one does.
+  struct Cut {
+    int configuration;
+    int below;  // as many bytes more may be needed in the whole one, at most
+  };
+  Cut cut(int configuration) {
+    Cut made{configuration, 0};
+    bool is_deep = false;
+    for (int i = 1; i < configurations_[configuration].size; i += 2) {
+      const int frame = configurations_[configuration][i + 1];
+      const Top top = top_of(frame, CUT_AT);
+      is_deep |= top.frame != frame;
+      made.below = std::max(made.below, top.below);
+    }
+    if (!is_deep) return made;
+    std::vector<Item> items = this->items(configuration);
+    for (Item& item : items) item.frame = top_of(item.frame, CUT_AT).frame;
+    made.configuration = intern(items);
+    return made;
+  }
 
   // Whether items are being read of which no two may be equal.
   bool reads_unique(int configuration) {
@@ -240,6 +264,7 @@ class Machine {
   static constexpr int64_t MOST_WORK = 1 << 22;  // some ten nanoseconds each
   static constexpr int64_t WORK_OF_A_MOMENT = 1 << 14;
   static constexpr size_t MOST_PRODUCT_STATES = 100'000;
+  static constexpr int CUT_AT = 12;  // calls
   static constexpr size_t ROWS_AT_ONCE = 1 << 12;  // numbers of a block
   static constexpr int ENOUGH_TEXTS = 100;
 
@@ -263,6 +288,28 @@ class Machine {
     return std::any_of(edges.first(a), edges.last(a), [&](const Edge& one) {
       return std::any_of(edges.first(b), edges.last(b), [&](const Edge& e) { return e.low <= one.high && one.low <= e.high; });
     });
+  }
+
+  struct Top {
+    int frame, below;
+  };
+  // A frame with BOTTOM in the place of those that lie deeper, and the most bytes that one of them needs.
+  Top top_of(int frame, int depth) {
+    if (frame == BOTTOM) return {BOTTOM, 0};
+    if (depth == 0) return {BOTTOM, frame_shortest_[frame]};
+    if (const int known = tops_.find(frame, depth); known != NOT_MADE) return {known, below_.find(frame, depth)};
+    std::vector<Item> items = pairs(frames_[frame], 0);
+    int below = 0;
+    for (Item& item : items) {
+      const Top top = top_of(item.frame, depth - 1);
+      item.frame = top.frame;
+      below = std::max(below, top.below);
+    }
+    sort(items);
+    const int made = intern_frame(items);
+    tops_.add(frame, depth, made);
+    below_.add(frame, depth, below);
+    return {made, below};
   }
 
   bool ends_everywhere(int start, std::vector<int>& mark) const {
@@ -1188,6 +1235,7 @@ class Machine {
   int* free_ = nullptr;  // the last block's rest
   size_t room_ = 0;
   Memo reached_;  // `intern_one` of (state, frame)
+  Memo tops_, below_;  // `top_of` (frame, depth)
   std::vector<int> key_;
   std::vector<uint8_t> accepting_;
   std::vector<int> shortest_;  // -1: not known yet

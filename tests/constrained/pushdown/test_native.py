@@ -333,6 +333,61 @@ def test_rows_where_a_byte_is_repeated(pattern):
     compare(program, SMALL, random.Random(pattern), 12)
 
 
+BRACKETS = Vocabulary(
+    [
+        None,
+        *(bytes([i]) for i in range(256)),
+        *(sign * size for size in range(2, 40) for sign in (b"]", b"}", b"[")),
+        *(b"}]" * size for size in range(1, 20)),
+        *(b']}, {"a": [', b"1]]", b'"}', b'"}]}', b'{"a": [', b'{"b": "', b', "b": "'),
+        *(b"1, 1", b"]], [[", b'x"}]}]}]}]}]}', b"words"),
+    ],
+    [0],
+)
+DEEP = {
+    "lists": ({"items": {"$ref": "#"}, "type": ["array", "integer"]}, b"[1, [", b"1]"),
+    "objects": (
+        {
+            "properties": {"a": {"type": "array", "items": {"$ref": "#"}}, "b": _STRING},
+            "additionalProperties": False,
+            "type": "object",
+        },
+        b'{"b": "x", "a": [',
+        b'{"b": "word"}]',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_depth_multiplies_neither_rows_nor_configurations(name):
+    schema, text, end = DEEP[name]
+    program = lower(JsonSchema.of(schema, key_order="any"), CompileLimits())
+    native = NativeTokenMachine(program, BRACKETS)
+    here, grown = native.start, []
+    for level in range(60):
+        before = native.num_configurations
+        for byte in text:
+            if level in (0, 3, 8, 30):
+                for budget in (None, native.needed(here), None):
+                    row = row_of(native, here, budget, BRACKETS)
+                    assert row == brute_row(native, here, budget, BRACKETS), (level, budget)
+            row_of(native, here, None, BRACKETS)
+            here = native.step(here, bytes([byte]))
+            assert here != DEAD
+        grown.append(native.num_configurations - before)
+    # Where all tokens end within the upper calls nothing is met but what the text itself leads to.
+    short = NativeTokenMachine(program, SMALL)
+    here, grown = short.start, []
+    for _ in range(60):
+        before = short.num_configurations
+        for byte in text:
+            row_of(short, here, None, SMALL)
+            here = short.step(here, bytes([byte]))
+        grown.append(short.num_configurations - before)
+    assert len(set(grown[30:])) == 1 and grown[-1] <= 2 * len(text) < grown[0] + grown[1]
+    every_row_is_brute_force(native, text * 20 + end, BRACKETS)
+
+
 def every_row_is_brute_force(native, text: bytes, vocabulary: Vocabulary) -> None:
     here = native.start
     for byte in text:
