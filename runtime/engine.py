@@ -37,6 +37,8 @@ from .protocol import (
     as_prompt,
 )
 from .shell import Loop
+from .templated import TemplatedClient
+from .templates import get_chat_template
 from .tokenizer import TokenizerFiles, load_tokenizer
 
 Sampling = SamplingParams | dict[str, Any] | None
@@ -48,7 +50,8 @@ class Engine:
     """The model on a thread of this process. A context manager, and a back end for programs.
 
     `model` (or `model_path`, the same): see `ModelOptions`; the other options are those of
-    `EngineConfig`'s records, `max_tokens_in_cache` is `CacheOptions.max_tokens`.
+    `EngineConfig`'s records, `max_tokens_in_cache` is `CacheOptions.max_tokens`, and
+    `chat_template_name` one of `templates`, in the place of the model's own.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Engine:
         jump_forward: bool = ScheduleOptions.jump_forward,
         max_drafts: int = ScheduleOptions.max_drafts,
         grammar_mib: int = CacheOptions.grammar_mib,
+        chat_template_name: str | None = None,
     ) -> None:
         """Raises ModelError or InvalidRequest, one clear line each."""
         if model is not None and model_path is not None:
@@ -84,10 +88,12 @@ class Engine:
                 token_budget, max_running, max_waiting, policy, jump_forward, max_drafts
             ),
         )
+        template = None if chat_template_name is None else get_chat_template(chat_template_name)
         path = resolve_model(config.model.model)
         local = replace(config, model=replace(config.model, model=str(path)))
         files = load_tokenizer(path)
-        self._client = LocalClient(lambda: _build(local, files), files)
+        client = LocalClient(lambda: _build(local, files), files)
+        self._client: Client = client if template is None else TemplatedClient(client, template)
 
     @property
     def client(self) -> Client:

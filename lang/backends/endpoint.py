@@ -6,7 +6,6 @@ this process would be; SGLang's in text.
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from ...runtime.errors import EngineError
@@ -20,6 +19,7 @@ from ...runtime.protocol import (
     Scores,
     Text,
 )
+from ...runtime.templated import with_template
 from ...runtime.templates import (
     TEMPLATES,
     ChatTemplate,
@@ -101,7 +101,7 @@ class _Server:
         if "sapwood" in told:
             self._inner = ExactTransport(self.http)
             info = await self._inner.open()
-            return info if self._template is None else _with(info, self._template)
+            return info if self._template is None else with_template(info, self._template)
         template = self._template or TEMPLATES.by_model_path(model)
         self._inner = SglangTransport(self.http, model, template)
         return await self._inner.open()
@@ -123,7 +123,3 @@ class _Server:
 
     async def close(self) -> None:
         await self.http.close()
-
-
-def _with(info: EngineInfo, template: ChatTemplate) -> EngineInfo:
-    return replace(info, chat_template=template.jinja(), template_stop=template.stop_str)

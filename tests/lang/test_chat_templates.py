@@ -6,6 +6,7 @@ import pytest
 
 import sapwood as sw
 from sapwood.runtime.chat import ChatFormat
+from sapwood.runtime.templated import TemplatedClient
 from sapwood.runtime.templates import (
     TEMPLATES,
     ChatTemplate,
@@ -142,6 +143,20 @@ def test_one_may_be_registered():
     assert mine.style is ChatTemplateStyle.PLAIN
     with pytest.raises(TypeError):
         table.register("mine")
+
+
+def test_a_client_may_be_given_a_template(scripted):
+    @sw.function
+    def program(s):
+        s += sw.user("U") + sw.assistant(sw.gen("a"))
+
+    client = scripted(["A"])
+    templated = TemplatedClient(client, get_chat_template("llama-3-instruct"))
+    assert program.run(backend=templated).text().startswith("<|start_header_id|>user")
+    assert client.requests[0].sampling.stop == ("<|eot_id|>",)
+    assert templated.control("stats")["num_requests"] == 1
+    with pytest.raises(sw.InvalidRequest, match="chat_template_name: 'nope'"):
+        sw.Engine(chat_template_name="nope")
 
 
 def test_a_role_without_markup_is_refused():
