@@ -36,6 +36,8 @@ class GrammarCache:
         self._most_bytes = most_bytes
         self._most = most
         self._grammars: OrderedDict[Constraint, CompiledGrammar] = OrderedDict()
+        self._sizes: dict[Constraint, int] = {}  # of each as it was last asked
+        self._total = 0  # of them all
         self._refusals: OrderedDict[Constraint, _Refusal] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -55,10 +57,13 @@ class GrammarCache:
         return known.kind(known.message)
 
     def keep(self, spec: Constraint, grammar: CompiledGrammar) -> None:
+        size = _size(spec, grammar)
         with self._lock:
             self._refusals.pop(spec, None)
             self._grammars[spec] = grammar
-        self.trim()
+            self._grammars.move_to_end(spec)
+            self._note(spec, size)
+            self._drop()
 
     def refuse(self, spec: Constraint, error: LimitExceeded) -> None:
         until = time.monotonic() + _REFUSAL_SECONDS
@@ -77,22 +82,37 @@ class GrammarCache:
         """
         with self._lock:
             grammars = list(self._grammars.items())
-        sizes = {spec: grammar.num_bytes + spec_bytes(spec) for spec, grammar in grammars}
-        count, total = len(sizes), sum(sizes.values())
-        for spec, grammar in grammars[:-1]:  # the last was asked for just now
-            if total <= self._most_bytes and count <= self._most:
+        sizes = {spec: _size(spec, grammar) for spec, grammar in grammars}
+        with self._lock:
+            for spec, size in sizes.items():
+                if spec in self._grammars:
+                    self._note(spec, size)
+            self._drop()
+
+    def _note(self, spec: Constraint, size: int) -> None:
+        self._total += size - self._sizes.get(spec, 0)
+        self._sizes[spec] = size
+
+    def _drop(self) -> None:
+        """What is over the budget, by the sizes as they were last asked."""
+        if self._total <= self._most_bytes and len(self._grammars) <= self._most:
+            return
+        for spec in list(self._grammars)[:-1]:  # the last was asked for just now
+            if self._total <= self._most_bytes and len(self._grammars) <= self._most:
                 return
-            if grammar.is_in_use:
-                continue
-            with self._lock:
-                self._grammars.pop(spec, None)
-            count, total = count - 1, total - sizes[spec]
+            if not self._grammars[spec].is_in_use:
+                del self._grammars[spec]
+                self._total -= self._sizes.pop(spec)
 
     @property
     def num_bytes(self) -> int:
         with self._lock:
             grammars = list(self._grammars.items())
-        return sum(grammar.num_bytes + spec_bytes(spec) for spec, grammar in grammars)
+        return sum(_size(spec, grammar) for spec, grammar in grammars)
+
+
+def _size(spec: Constraint, grammar: CompiledGrammar) -> int:
+    return grammar.num_bytes + spec_bytes(spec)
 
 
 def spec_bytes(spec: Constraint) -> int:
