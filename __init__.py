@@ -54,6 +54,7 @@ from .runtime.errors import (
     InvalidRequest,
     Overloaded,
     SapwoodError,
+    Unreachable,
 )
 from .runtime.protocol import (
     Choice,
@@ -114,6 +115,7 @@ __all__ = [
     "SapwoodError",
     "ServerArgs",
     "StructuralTag",
+    "Unreachable",
     "VertexAI",
     "__version__",
     "assistant",

@@ -16,6 +16,7 @@ from .nodes import Expression, Gen, Node, RoleBegin, RoleEnd, Select, sequence
 from .options import seconds
 from .sampling import Sampling
 from .typed import decoder_of
+from .variables import check_name
 
 _PACKAGE: Final = __name__.rpartition(".")[0]
 # A number's grammar lets blanks follow it; the stop cuts them, so that the value is the number.
@@ -96,7 +97,8 @@ def gen(
         return_text_in_logprobs=return_text_in_logprobs,
         heal=heal,
     )
-    _check_name(name)
+    if name is not None:
+        check_name(name)
     limit = seconds("timeout", timeout)
     constraints = {
         "dtype": dtype,
@@ -179,12 +181,13 @@ def select(
 ) -> Node:
     """Append the likeliest of `choices` and keep it as variable `name`.
 
-    The choice is the likeliest one by `choices_method`, always: `temperature` must be 0.
-    `timeout`: as in `gen`.
+    The choice is the likeliest one by `choices_method`, always: `temperature` must be 0, or as good
+    as that. `timeout`: as in `gen`.
     """
     if choices is None:
         raise InvalidRequest("select needs choices", field="choices")
-    _check_name(name)
+    if name is not None:
+        check_name(name)
     sampling = Sampling(temperature=temperature)
     return _choose(name, choices, choices_method, sampling, seconds("timeout", timeout))
 
@@ -202,7 +205,7 @@ def _choose(
         if not isinstance(choice, str) or not choice:
             raise InvalidRequest(f"choices: {choice!r} is not a non-empty text", field="choices")
     for option, value in sampling.given().items():
-        if option != "temperature" or value != 0:
+        if option != "temperature" or not _is_cold(value):
             raise InvalidRequest(
                 f"{option}: {value!r} has no meaning for choices, which are scored, not sampled",
                 field=option,
@@ -213,6 +216,12 @@ def _choose(
         )
     chosen_by = method or token_length_normalized
     return Select(name, tuple(choices), chosen_by, timeout, _caller())
+
+
+def _is_cold(temperature: object) -> bool:
+    """As SGLang takes it: up to 1e-5."""
+    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    return is_number and 0 <= temperature <= 1e-5
 
 
 def _constraint(
@@ -251,11 +260,6 @@ def _schema(schema: str | Mapping[str, Any] | type | JsonSchema) -> JsonSchema:
     except Exception as error:  # whatever the model's own code raises
         raise ValueError(f"{schema!r} describes no JSON schema: {error}") from error
     return JsonSchema.of(made, open_objects=False)  # a model has the fields that it lists
-
-
-def _check_name(name: object) -> None:
-    if name is not None and not isinstance(name, str):
-        raise InvalidRequest(f"name: {name!r} is not a text", field="name")
 
 
 def _caller() -> str | None:

@@ -110,23 +110,21 @@ class Parameters:
             raise TypeError(f"{self.program}: {error}") from None
         return Call(self.program, self._func, tuple(args), merged, self.num_api_spec_tokens)
 
-    def items(self, items: object) -> list[Call]:
+    def items(self, verb: str, items: object) -> list[Call]:
         """A call for each item of a batch: a dict of arguments, or a list of positional ones."""
         if not isinstance(items, list | tuple):
-            raise TypeError(f"run_batch: {type(items).__name__} is not a list of items")
-        return [self._item(index, item) for index, item in enumerate(items)]
+            raise TypeError(f"{verb}: {type(items).__name__} is not a list of items")
+        return [self._item(f"item {index} of {verb}", item) for index, item in enumerate(items)]
 
-    def _item(self, index: int, item: object) -> Call:
+    def _item(self, place: str, item: object) -> Call:
         try:
             if isinstance(item, Mapping):
                 return self.call((), item)
             if isinstance(item, list | tuple):
                 return self.call(item, {})
         except TypeError as error:
-            raise TypeError(f"item {index} of run_batch: {error}") from None
-        raise TypeError(
-            f"item {index} of run_batch: {item!r} is neither a dict of arguments nor a list of them"
-        )
+            raise TypeError(f"{place}: {error}") from None
+        raise TypeError(f"{place}: {item!r} is neither a dict of arguments nor a list of them")
 
     def _nearest(self, key: str) -> str:
         return nearest(key, [*self.names, *RUN_NAMES])

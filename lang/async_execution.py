@@ -63,8 +63,10 @@ def execute(execution: Execution) -> None:
     """Run a coroutine's body on an event loop of its own; its error is kept in the run."""
     try:
         asyncio.run(_alone(execution))
-    except BaseException as error:  # it is in the run, but where the loop could not even begin
-        if not execution.run.body_done:
+    except BaseException as error:
+        # It is in the run, but where the loop could not even begin; and a Ctrl-C has reached the
+        # body as the cancellation of its task.
+        if not execution.run.body_done or isinstance(error, KeyboardInterrupt):
             execution.branch.executor.cancel(error)
             execution.run.end_body(error)
 

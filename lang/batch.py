@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from ..runtime.errors import EngineDied, EngineError, InvalidRequest
+from ..runtime.errors import EngineDied, EngineError, InvalidRequest, Unreachable
 from .errors import ProgramError
 from .execution import Execution
 from .state import ProgramState
@@ -66,11 +66,13 @@ def num_at_a_time(name: str, value: object, *, is_async: bool = False) -> int:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same item may go well the next time: an error of the engine (unless it died), of
-    the network or the system, or a timeout. Not what the request or the program's own code is at
-    fault for, and not a cancellation."""
+    """Whether the same item may go well the next time: an error of the engine (unless it died; one
+    elsewhere may only be out of reach), of the network or the system, or a timeout. Not what the
+    request or the program's own code is at fault for, and not a cancellation."""
     cause = error.__cause__ if isinstance(error, ProgramError) else error
-    return isinstance(cause, EngineError | OSError) and not isinstance(cause, EngineDied)
+    if isinstance(cause, EngineDied):
+        return isinstance(cause, Unreachable)
+    return isinstance(cause, EngineError | OSError)
 
 
 def pause_before(attempt: int) -> float:

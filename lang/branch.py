@@ -33,7 +33,7 @@ from .steps import (
     Scope,
     Score,
 )
-from .variables import Meta, Variable
+from .variables import Meta, Variable, check_name
 
 _MAX_PATH = 32  # numbers in a random path; a longer one is folded
 
@@ -179,6 +179,7 @@ class Branch:
             sampling = gen.sampling.over(self.run.defaults)
             params.append(sampling.params(gen.constraint, (*gen.added_stop, *info.template_stop)))
             check_generate(info, params[-1], sampling.logprobs())
+            check_heal(info, sampling.heal)
         sampling_of_all = shared_sampling(params, num_tokens)
         stops = iter(one.stop for one in params)
         form = Form(
@@ -190,8 +191,9 @@ class Branch:
             )
         )
         path = (*self.executor.path, self._next_ordinal())
+        limit = min((gen.timeout for gen in gens if gen.timeout is not None), default=None)
         self._form = None
-        self.executor.submit(Fill(form, sampling_of_all, path, gens[0].location))
+        self.executor.submit(Fill(form, sampling_of_all, path, gens[0].location, limit))
 
     def _end(self, role: str) -> None:
         if self.open_role != role:
@@ -205,6 +207,7 @@ class Branch:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
+        check_name(name)
         self._refuse_in_form("var_scope")
         scope = Scope()
         self.executor.submit(OpenScope(scope))
@@ -227,6 +230,7 @@ class Branch:
         return variable
 
     def set(self, name: str, value: Any, meta: Meta | None = None) -> None:
+        check_name(name)
         variable = Variable(name)
         variable.set(value, meta)
         with self.run.changed:

@@ -87,6 +87,8 @@ class FillExchange:
 
     def start(self) -> None:
         self._tries += 1
+        if self._tries == 1:
+            self._pending.limit(self._step.timeout, self._step)
         request = GenerateRequest(
             self._transcript.prompt(),
             self._step.sampling,

@@ -33,8 +33,8 @@ class RunOptions:
         """From the keywords of `run`. InvalidRequest, naming the option."""
         return cls(
             defaults=Sampling.of_run({k: v for k, v in options.items() if k in RUN_OPTIONS}),
-            stream=_flag("stream", options.get("stream", False)),
-            threaded=_flag("use_thread", options.get("use_thread", True)),
+            stream=flag("stream", options.get("stream", False)),
+            threaded=flag("use_thread", options.get("use_thread", True)),
             timeout=seconds("timeout", options.get("timeout")),
             backend=options.get("backend"),
             given={k: v for k, v in options.items() if k not in _WAYS},
@@ -50,7 +50,7 @@ def seconds(name: str, value: object) -> float | None:
     return float(value)
 
 
-def _flag(name: str, value: object) -> bool:
+def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name}: {value!r} is not true or false", field=name)
     return value

@@ -13,7 +13,7 @@ from ..runtime.errors import InvalidRequest
 from . import batch
 from .arguments import Call, Parameters, nearest
 from .execution import Execution, check_async, refuse_loop
-from .options import BATCH_NAMES, RunOptions, per_item
+from .options import BATCH_NAMES, RunOptions, flag, per_item
 from .speculative import check_tokens
 from .state import ProgramState
 
@@ -183,7 +183,9 @@ class Program(Generic[R]):
         `generator_style`: yield the results one by one, in order; closing the generator aborts the
         rest, and so does Ctrl-C.
         """
-        calls, ways = self._items(batch_kwargs, {**options, "backend": backend})
+        calls, ways = self._items("run_batch", batch_kwargs, {**options, "backend": backend})
+        flag("generator_style", generator_style)
+        flag("progress_bar", progress_bar)
         if not calls:
             return iter(()) if generator_style else []
         refuse_loop(calls[0], "arun_batch")
@@ -208,7 +210,7 @@ class Program(Generic[R]):
         `num_concurrent`: how many run at a time; "auto": 1,000 of an async function, and as many as
         `run_batch` takes threads of a plain one. Cancelling the task aborts all.
         """
-        calls, ways = self._items(batch_kwargs, {**options, "backend": backend})
+        calls, ways = self._items("arun_batch", batch_kwargs, {**options, "backend": backend})
         limit = batch.num_at_a_time(
             "num_concurrent", num_concurrent, is_async=self._parameters.is_async
         )
@@ -219,12 +221,12 @@ class Program(Generic[R]):
         return async_batch.gather(list(zip(calls, ways, strict=True)), plan, ahead)
 
     def _items(
-        self, items: object, options: Mapping[str, Any]
+        self, verb: str, items: object, options: Mapping[str, Any]
     ) -> tuple[list[Call], list[RunOptions]]:
         for name in options:
             if name not in BATCH_NAMES:
-                raise TypeError(f"run_batch has no option {name!r}{nearest(name, BATCH_NAMES)}")
-        calls = self._parameters.items(items)
+                raise TypeError(f"{verb} has no option {name!r}{nearest(name, BATCH_NAMES)}")
+        calls = self._parameters.items(verb, items)
         return calls, [RunOptions.of(one) for one in per_item(options, len(calls))]
 
     def _before_batch(self, size: int, backend: object | None) -> None:

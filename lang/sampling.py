@@ -166,7 +166,7 @@ def _ids(name: str, value: object) -> tuple[Any, ...]:
     """One id or a sequence of them."""
     if isinstance(value, int):
         return (value,)
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise InvalidRequest(f"{name}: {value!r} is not a list of token ids", field=name)
     return tuple(value)
 

@@ -65,7 +65,8 @@ class _Ahead:
 
 
 class TextSpeculation:
-    """A `Client` for one run. A gen without stops asks as ever: nothing says where it ends."""
+    """A `Client` for one run. A gen without stops asks as ever: nothing says where it ends. So does
+    one whose options a text that is there already cannot keep."""
 
     def __init__(self, client: Client, num_tokens: int) -> None:
         self._client = client
@@ -75,7 +76,7 @@ class TextSpeculation:
 
     def generate(self, request: GenerateRequest) -> Stream:
         sampling = request.sampling
-        if not sampling.stop or sampling.n > 1 or sampling.max_tokens == 0:
+        if not _may_ask_ahead(request):
             return self._client.generate(request)
         prompt = "".join(part.text for part in request.prompt if isinstance(part, Text))
         known = self._cut(prompt, sampling.stop)
@@ -115,6 +116,18 @@ class TextSpeculation:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _may_ask_ahead(request: GenerateRequest) -> bool:
+    sampling = request.sampling
+    return (
+        bool(sampling.stop)
+        and sampling.n == 1
+        and sampling.max_tokens != 0
+        and sampling.min_tokens == 0
+        and sampling.constraint is None
+        and request.logprobs is None
+    )
 
 
 def first_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[int, str] | None:

@@ -47,12 +47,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Fill:
-    """A whole message of a remote model's, asked for at once: see `speculative`."""
+    """A whole message of a remote model's, asked for at once: see `speculative`. `timeout`: seconds
+    from when it is first sent."""
 
     form: Form
     sampling: SamplingParams
     path: tuple[int, ...]
     location: str | None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ under the run's lock; shared by a branch and its forks.
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..runtime.errors import InvalidRequest
 from ..runtime.protocol import Chunk, LogprobOptions
 from .errors import Failure
 
@@ -32,3 +33,8 @@ class Variable:
     def fail(self, failure: Failure) -> None:
         if not self.settled:
             self.failure, self.settled = failure, True
+
+
+def check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidRequest(f"name: {name!r} is not a text", field="name")

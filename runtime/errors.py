@@ -5,6 +5,7 @@
     ├── EngineError                        the request was fine, the engine could not do it
     │   ├── Overloaded                     the waiting queue is full
     │   └── EngineDied                     the engine stopped; every waiting caller hears this
+    │       └── Unreachable                one elsewhere was lost or not found: it may come back
     ├── Cancelled                          the caller closed the stream before its end
     └── Diverged                           a replayed program asks what its recording does not hold
 
@@ -42,6 +43,10 @@ class Overloaded(EngineError):
 
 class EngineDied(EngineError):
     """The engine stopped with this request unanswered."""
+
+
+class Unreachable(EngineDied):
+    """The engine is elsewhere, and the connection to it failed; the next one may not."""
 
 
 class Cancelled(SapwoodError):

@@ -11,8 +11,8 @@ PUBLIC = """
 Anthropic AsyncForkGroup AsyncProgramState Cancelled Choice ChoicesMethod Crusoe Decision
 DecodeError Diverged Ebnf Engine EngineDied EngineError ForkGroup InvalidRequest JsonSchema Lark
 LiteLLM Node OpenAI Overloaded Program ProgramError ProgramState ProgramTimeout Regex Runtime
-RuntimeEndpoint SamplingParams SapwoodError ServerArgs StructuralTag VertexAI __version__
-assistant assistant_begin assistant_end flush_cache function gen gen_int gen_string
+RuntimeEndpoint SamplingParams SapwoodError ServerArgs StructuralTag Unreachable VertexAI
+__version__ assistant assistant_begin assistant_end flush_cache function gen gen_int gen_string
 get_server_info global_config greedy_token_selection image record replay select separate_reasoning
 set_default_backend system system_begin system_end token_length_normalized
 unconditional_likelihood_normalized user user_begin user_end video

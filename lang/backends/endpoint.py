@@ -36,7 +36,7 @@ class RuntimeEndpoint(RemoteBackend):
 
     `verify`: False skips the check of the server's certificate, a path names the file of a CA.
     `chat_template_name`: the markup of roles by name; else the model's own template, or, of a
-    server of SGLang's, the one that its model's name suggests. Raises EngineDied if no server
+    server of SGLang's, the one that its model's name suggests. Raises Unreachable if no server
     answers.
     """
 

@@ -17,6 +17,7 @@ from ...runtime.errors import (
     InvalidRequest,
     Overloaded,
     SapwoodError,
+    Unreachable,
 )
 
 _CONNECT_SECONDS: Final = 30.0
@@ -75,7 +76,7 @@ class Http:
                     if isinstance(event, dict) and "error" in event:
                         raise error_of(500, event)
                     yield event
-        raise EngineDied(f"the server at {self.base_url} ended its answer before the end")
+        raise Unreachable(f"the server at {self.base_url} ended its answer before the end")
 
     @asynccontextmanager
     async def _open(self, method: str, path: str, body: Any) -> AsyncIterator[httpx2.Response]:
@@ -92,7 +93,7 @@ class Http:
                 yield response
         except httpx2.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise EngineDied(f"the server at {self.base_url} is not there: {reason}") from error
+            raise Unreachable(f"the server at {self.base_url} is not there: {reason}") from error
 
 
 def error_of(status: int, body: Any) -> SapwoodError:

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
-from ...runtime.errors import EngineDied, EngineError, InvalidRequest, Overloaded, SapwoodError
+from ...runtime.errors import EngineError, InvalidRequest, Overloaded, SapwoodError, Unreachable
 from ...runtime.protocol import (
     Abilities,
     Chunk,
@@ -213,7 +213,7 @@ def ours(error: Any, package: Any, model: str) -> SapwoodError:
         case package.RateLimitError():
             return Overloaded(message)
         case package.APIConnectionError():
-            return EngineDied(message)
+            return Unreachable(message)
         case _:
             return EngineError(message)
 

@@ -116,7 +116,7 @@ def lazy(path: str, names: Names) -> ModuleType:
             known = ", ".join(names) or "none"
             raise AttributeError(f"module {path!r} has no {name!r} here; its names are: {known}")
         home, _, attribute = names[name].partition(":")
-        value = getattr(import_module(home if home.strip(".") else f"{home}", _PACKAGE), attribute)
+        value = getattr(import_module(home, _PACKAGE), attribute)
         setattr(module, name, value)
         return value
 

@@ -256,6 +256,24 @@ def test_ctrl_c_interrupts_a_wait(scripted):
     assert len(client.aborted) == 1
 
 
+def test_ctrl_c_in_an_async_program_is_no_error_of_the_programs(scripted):
+    client = scripted([STALL])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def body(s):
+        s += "x" + sw.gen("a")
+        main = threading.main_thread().ident
+        threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+        await s.get("a")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sw.function(body).run(backend=client)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(client.aborted) == 1
+
+
 def test_a_dropped_state_aborts_its_request(scripted):
     client = scripted([STALL])
     state = sw.function(gens).run(backend=client)

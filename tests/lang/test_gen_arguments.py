@@ -209,7 +209,7 @@ BAD_VALUES = {  # option -> values of a wrong type or out of range
     "min_tokens": [-1, "2", 0.5],
     "n": [0, 129, "2", False],
     "stop": [5, [5], [""], "", {"a": 1}, ["x"] * 33],
-    "stop_token_ids": [5.0, "12", [1.5], [-1], -1, True, {1}],
+    "stop_token_ids": [5.0, "12", [1.5], [-1], -1, True, {1}, b"x"],
     "stop_regex": [5, "(", ["("], [5]],
     "temperature": [-1, "hot", [0], float("nan"), float("inf"), True],
     "top_p": [0, 1.1, "x"],
@@ -434,3 +434,26 @@ def test_expressions_are_data():
             wrong + node
     with pytest.raises(TypeError, match="user"):
         sw.user(5)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, 1e-6, 1e-5])
+def test_a_select_takes_what_is_as_good_as_zero(temperature):
+    sw.select("x", ["a", "b"], temperature=temperature)
+    sw.gen("x", choices=["a", "b"], temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [1.1e-5, -1e-6, True, "0", float("nan")])
+def test_a_select_samples_nothing(temperature):
+    with pytest.raises(sw.InvalidRequest, match="temperature"):
+        sw.select("x", ["a", "b"], temperature=temperature)
+
+
+@pytest.mark.parametrize("name", [5, None, ["x"]])
+def test_a_variable_is_named_by_a_text(scripted, name):
+    def program(s):
+        with pytest.raises(sw.InvalidRequest, match="name"):
+            s.set_var(name, 1)
+        with pytest.raises(sw.InvalidRequest, match="name"), s.var_scope(name):
+            pass
+
+    sw.function(program).run(backend=scripted([]))

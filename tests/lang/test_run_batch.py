@@ -192,6 +192,7 @@ TRANSIENT = {
     "engine": lambda: sw.EngineError("x"),
     "overloaded": lambda: sw.Overloaded("x"),
     "network": lambda: ConnectionResetError("x"),
+    "unreachable": lambda: sw.Unreachable("x"),
 }
 LASTING = {
     "request": lambda: sw.InvalidRequest("x"),
@@ -280,6 +281,21 @@ def test_a_late_item_is_tried_again(scripted, style):
         program, style, [{"q": "q"}], on_error="keep", backend=client, timeout=0.05
     )
     assert isinstance(state.error(), sw.ProgramTimeout)
+
+
+@pytest.mark.parametrize("option", ["generator_style", "progress_bar"])
+@pytest.mark.parametrize("items", [[], [{"q": "x"}]])
+def test_a_flag_of_a_batch_is_true_or_false(scripted, option, items):
+    with pytest.raises(sw.InvalidRequest, match=f"{option}: 'no'"):
+        program.run_batch(items, backend=scripted([]), **{option: "no"})
+
+
+def test_an_unknown_option_names_the_verb(scripted):
+    for verb in (program.run_batch, program.arun_batch):
+        with pytest.raises(TypeError, match=f"^{verb.__name__} has no option 'threads'"):
+            verb([{"q": "x"}], backend=scripted([]), threads=3)
+        with pytest.raises(TypeError, match=f"item 0 of {verb.__name__}: 5 is neither"):
+            verb([5], backend=scripted([]))
 
 
 @pytest.mark.parametrize("retries", [-1, True, 1.5, "2"])

@@ -8,6 +8,7 @@ import sapwood as sw
 from sapwood.lang.speculative import Blank, Form
 from sapwood.lang.variables import Variable
 from sapwood.runtime.protocol import Abilities
+from sapwood.runtime.scripted_replies import STALL
 from sapwood.runtime.toy_tokens import TOY_INFO
 
 pytestmark = pytest.mark.timeout(30)
@@ -156,3 +157,41 @@ def test_it_does_not_stream(scripted):
 def test_forms(parts, answer, values):
     form = Form(tuple(p if isinstance(p, str) else Blank(Variable(None), p) for p in parts))
     assert form.fit(answer) == values
+
+
+@pytest.mark.parametrize(
+    "options", [{"regex": "a+"}, {"return_logprob": True}, {"min_tokens": 3}], ids=str
+)
+def test_what_a_text_that_is_there_cannot_keep_is_asked_as_ever(scripted, options):
+    @sw.function(num_api_spec_tokens=64)
+    def program(s):
+        s += "q" + sw.gen("a", max_tokens=8, stop="!", **options)
+
+    client = scripted(["aaa"], info=TEXT)
+    program.run(backend=client).text()
+    [request] = client.requests
+    assert (request.sampling.max_tokens, request.sampling.stop) == (8, ("!",))
+
+
+def test_the_shortest_time_limit_of_a_messages_gens_holds_for_the_message(scripted):
+    @sw.function(num_api_spec_tokens=64)
+    def program(s):
+        s += sw.user("q")
+        s += sw.assistant(sw.gen("a", stop="!", timeout=60) + "!" + sw.gen("b", timeout=0.05))
+
+    client = scripted(lambda r: STALL, info=MESSAGES)
+    state = program.run(backend=client)
+    for name in ("a", "b"):
+        with pytest.raises(sw.ProgramTimeout, match=r"within 0\.05 s"):
+            state[name]
+    assert len(client.aborted) == 1
+
+
+def test_a_message_takes_no_healing(scripted):
+    @sw.function(num_api_spec_tokens=64)
+    def program(s):
+        s += sw.user("q")
+        s += sw.assistant(sw.gen("a", heal=True))
+
+    with pytest.raises(sw.InvalidRequest, match="heal"):
+        program.run(backend=scripted([], info=MESSAGES))

@@ -7,7 +7,14 @@ import pytest
 import sapwood as sw
 from sapwood.lang.backends import RuntimeEndpoint
 from sapwood.runtime.aio import AsyncBridge
-from sapwood.runtime.errors import Cancelled, EngineDied, EngineError, InvalidRequest, Overloaded
+from sapwood.runtime.errors import (
+    Cancelled,
+    EngineDied,
+    EngineError,
+    InvalidRequest,
+    Overloaded,
+    Unreachable,
+)
 from sapwood.runtime.protocol import (
     GenerateRequest,
     Ids,
@@ -202,7 +209,7 @@ def test_the_key_is_sent_and_a_wrong_one_told(remote, serve, scripted):
 
 
 def test_no_server_is_told_at_once():
-    with pytest.raises(EngineDied, match="http://127.0.0.1:9"):
+    with pytest.raises(Unreachable, match="http://127.0.0.1:9"):
         RuntimeEndpoint("http://127.0.0.1:9")
 
 

@@ -7,7 +7,14 @@ from starlette.responses import JSONResponse
 
 import sapwood as sw
 from sapwood.lang.backends import OpenAI
-from sapwood.runtime.errors import Cancelled, EngineDied, EngineError, InvalidRequest, Overloaded
+from sapwood.runtime.errors import (
+    Cancelled,
+    EngineDied,
+    EngineError,
+    InvalidRequest,
+    Overloaded,
+    Unreachable,
+)
 from sapwood.runtime.protocol import GenerateRequest, SamplingParams, Turn, as_prompt
 from sapwood.runtime.templates import get_chat_template
 
@@ -296,7 +303,7 @@ def test_closing_the_back_end_wakes_everyone(openai):
 
 def test_nobody_there(openai):
     _, backend = openai(base_url="http://127.0.0.1:9/v1")
-    with pytest.raises(EngineDied):
+    with pytest.raises(Unreachable):
         list(backend.client.generate(request()))
 
 
