@@ -117,7 +117,7 @@ class ForcedOnly(GrammarState):
     __slots__ = ("_forced", "_tokens", "_was_asked", "is_forced")
 
     def __init__(self, state: GrammarState, tokens: Sequence[int]) -> None:
-        super().__init__(state.grammar, state._machine)
+        super().__init__(state.grammar, state._machine, state._in_use)
         self._tokens = tokens
         self._forced: list[int] = []  # still to be chosen
         self._was_asked = False  # whether `_forced` is of this place

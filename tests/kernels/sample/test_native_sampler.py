@@ -325,7 +325,7 @@ def test_scored_tokens() -> None:
     random = np.random.default_rng(1)
     logits = (random.standard_normal((7, 999)) * 5).astype(np.float32)
     tokens = random.integers(0, 999, 7)
-    got = NativeSampler(999, 2).logprobs(logits, tokens, 3)
+    got = NativeSampler(999, 2).logprobs(logits, np.arange(7), tokens, 3)
     double = logits.astype(np.float64)
     norms = np.log(np.exp(double).sum(axis=1))
     assert [one.token_id for one in got] == tokens.tolist()
@@ -334,7 +334,22 @@ def test_scored_tokens() -> None:
         assert one.logprob == pytest.approx(double[row, tokens[row]] - norms[row], abs=2e-7)
         order = np.argsort(-double[row], kind="stable")[:3]
         assert [token for token, _ in one.top] == order.tolist()
-    assert NativeSampler(999, 1).logprobs(logits[:0], tokens[:0], 3) == ()
+    assert NativeSampler(999, 1).logprobs(logits[:0], np.arange(0), tokens[:0], 3) == ()
+
+
+def test_several_scored_tokens_of_a_row() -> None:
+    random = np.random.default_rng(2)
+    logits = (random.standard_normal((3, 99)) * 5).astype(np.float32)
+    rows = np.array([0, 0, 0, 1, 2, 2])
+    tokens = random.integers(0, 99, len(rows))
+    got = NativeSampler(99, 1).logprobs(logits, rows, tokens, 2)
+    double = logits.astype(np.float64)
+    norms = np.log(np.exp(double).sum(axis=1))
+    assert [one.token_id for one in got] == tokens.tolist()
+    for row, one in zip(rows, got, strict=True):
+        assert one.logprob == pytest.approx(double[row, one.token_id] - norms[row], abs=2e-6)
+        order = np.argsort(-double[row], kind="stable")[:2]
+        assert [token for token, _ in one.top] == order.tolist()
 
 
 def test_top_logprobs_of_few_finite_logits() -> None:
