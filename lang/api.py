@@ -220,8 +220,9 @@ def _choose(
 
 def _is_cold(temperature: object) -> bool:
     """As SGLang takes it: up to 1e-5."""
-    is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    return is_number and 0 <= temperature <= 1e-5
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+        return False
+    return 0 <= temperature <= 1e-5
 
 
 def _constraint(
