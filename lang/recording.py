@@ -44,20 +44,23 @@ def record(path: str | Path) -> Iterator[None]:
 
     Holds each program's name, source digest and arguments, its requests with their seeds (one that
     is left open is drawn and kept), and every chunk of the answers. Runs that have not ended at the
-    block's end are cut off there: read them (`state.text()`) before. Raises OSError, and
-    InvalidRequest where one is open already.
+    block's end are cut off there: read them (`state.text()`) before. Raises InvalidRequest where
+    one is open already, and OSError; at the end of the block where it becomes impossible to write
+    later on, for that disturbs no program.
     """
     _tape.refuse_second("record")
     try:
         made_by = version("sapwood")
     except PackageNotFoundError:
         made_by = "source"
-    with closing(Recorder(path, made_by)) as recorder:
-        _tape.recorder = recorder
-        try:
-            yield
-        finally:
-            _tape.recorder = None
+    recorder = _tape.recorder = Recorder(path, made_by)
+    try:
+        yield
+    finally:
+        _tape.recorder = None
+        recorder.close()
+    if recorder.failure is not None:
+        raise recorder.failure
 
 
 @contextmanager

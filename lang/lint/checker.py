@@ -86,6 +86,7 @@ def _kept(found: Sequence[Finding], source: str, file: str) -> list[Finding]:
 
 
 def _codes(field: str, given: Sequence[str]) -> set[str]:
+    given = [given] if isinstance(given, str) else given
     by_name = {rule.name: rule.code for rule in RULES}
     codes = set()
     for one in given:

@@ -68,15 +68,22 @@ class Decoder:
 
 def decoder_of(wanted: object) -> Decoder:
     """Raises InvalidRequest, naming the type and the part of it that cannot be honoured."""
+    written = _written(wanted)
     try:
-        hash(wanted)
+        hash(written)
     except TypeError:
         return _made(wanted)
-    return _cached(wanted)
+    return _cached(wanted, written)
+
+
+def _written(wanted: object) -> tuple[object, ...]:
+    """Different for `A | B` and `B | A`, which are equal, though a text that fits both is read as
+    the first."""
+    return (wanted, *map(_written, get_args(wanted)))
 
 
 @lru_cache(maxsize=256)
-def _cached(wanted: object) -> Decoder:
+def _cached(wanted: object, written: tuple[object, ...]) -> Decoder:
     return _made(wanted)
 
 

@@ -28,7 +28,7 @@ _FEW: Final = frozenset({"bool", "literal", "enum"})  # values, mostly
 _NOT_HELD: Final = frozenset(
     [f"ip{version}{kind}" for version in ("v4", "v6", "vany") for kind in ("network", "interface")]
     + ["ipvanyaddress", "base64", "base64url", "name-email", "color"]
-    + ["file-path", "directory-path"]
+    + ["file-path", "directory-path", "regex"]
 )
 _DAY: Final = datetime.timedelta(days=1)
 
@@ -252,6 +252,9 @@ class TypeSchemas(GenerateJsonSchema):
 
     def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonSchemaValue:
         raise Refusal(schema, "a class has no JSON form")
+
+    def call_schema(self, schema: core_schema.CallSchema) -> JsonSchemaValue:
+        raise Refusal(schema, "a function is no type")
 
     def chain_schema(self, schema: core_schema.ChainSchema) -> JsonSchemaValue:
         if any(step["type"] == "is-instance" for step in schema["steps"]):

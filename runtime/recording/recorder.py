@@ -31,11 +31,14 @@ FORMAT: Final = 1
 
 
 class Recorder:
-    """Runs that go on after `close` are no longer written."""
+    """Runs that go on after `close` are no longer written. Where a line cannot be written (the disk
+    is full), no run is disturbed: none is written from there on, and `failure` says why."""
 
     def __init__(self, path: str | Path, version: str) -> None:
-        self._file = open(path, "w", encoding="utf-8", buffering=1)
+        # Half of a surrogate pair, which UTF-8 does not have, is written as JSON escapes it.
+        self._file = Path(path).open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
         self._lock = threading.Lock()
+        self.failure: Exception | None = None
         self._engines: dict[int, tuple[int, Client]] = {}
         self._numbers = count()
         self._write({"sapwood": version, "format": FORMAT})
@@ -60,7 +63,10 @@ class Recorder:
 
     def close(self) -> None:
         with self._lock:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:
+                self.failure = self.failure or error
 
     def _engine(self, client: Client) -> int:
         info = client.info()
@@ -70,19 +76,23 @@ class Recorder:
                 return known[0]
             number = len(self._engines)
             self._engines[id(client)] = (number, client)  # held: its id must stay its own
-        self._write({"engine": number, "info": encode(info)})
+        self._write({"engine": number, "info": info})
         return number
 
     def _ask(self, run: int, request: GenerateRequest | ScoreRequest) -> int:
         number = next(self._numbers)
-        self._write({"ask": number, "run": run, "request": encode(request)})
+        self._write({"ask": number, "run": run, "request": request})
         return number
 
     def _write(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
         with self._lock:
-            if not self._file.closed:
+            if self._file.closed or self.failure is not None:
+                return
+            try:
+                text = json.dumps(encode(line), ensure_ascii=False, separators=(",", ":"))
                 self._file.write(text + "\n")
+            except Exception as error:  # raised here it would be the end of a run's callbacks
+                self.failure = error
 
 
 class RecordingClient:
@@ -135,7 +145,7 @@ class RecordingClient:
         if isinstance(event, BaseException):
             self._write({"answer": number, "error": encode_error(event)})
         else:
-            self._write({"answer": number, "chunk": encode(event)})
+            self._write({"answer": number, "chunk": event})
 
     def _scored(self, number: int, future: Future[Scores]) -> None:
         if future.cancelled():
@@ -143,7 +153,7 @@ class RecordingClient:
         elif (error := future.exception()) is not None:
             self._heard(number, error)
         else:
-            self._write({"answer": number, "scores": encode(future.result())})
+            self._write({"answer": number, "scores": future.result()})
 
 
 class RecordedStream:

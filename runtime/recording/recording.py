@@ -49,7 +49,10 @@ class Recording:
     def read(cls, path: str | Path) -> "Recording":
         """Raises InvalidRequest, naming the line, for what is no recording; OSError. A last line
         that was cut off, as by a killed process, is left out."""
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        try:
+            lines = Path(path).read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"{path}: no recording: {error}", field="path") from None
         reader = _Reader()
         version = ""
         for number, line in enumerate(lines, 1):

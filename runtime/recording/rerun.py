@@ -35,7 +35,7 @@ class Comparison:
 def rerun(recording: Recording, client: Client) -> Iterator[Comparison]:
     """Compare every request that was answered, in the recording's order. What had failed or was
     closed early is compared as far as it came."""
-    ahead: deque[tuple[RecordedRun, int, Ask, Stream | None]] = deque()
+    ahead: deque[tuple[RecordedRun, int, Ask, Stream | SapwoodError | None]] = deque()
     try:
         for run in recording.runs:
             for number, ask in enumerate(run.asks):
@@ -46,34 +46,43 @@ def rerun(recording: Recording, client: Client) -> Iterator[Comparison]:
             yield _compared(*ahead.popleft(), client)
     finally:
         for *_, stream in ahead:
-            if stream is not None:
+            if stream is not None and not isinstance(stream, SapwoodError):
                 stream.close()
 
 
-def _started(ask: Ask, client: Client) -> Stream | None:
+def _started(ask: Ask, client: Client) -> Stream | SapwoodError | None:
+    """None: not a generation, or one that was refused then."""
     if ask.refusal is None and isinstance(ask.request, GenerateRequest):
-        return client.generate(ask.request)
+        try:
+            return client.generate(ask.request)
+        except SapwoodError as error:
+            return error
     return None
 
 
 def _compared(
-    run: RecordedRun, number: int, ask: Ask, stream: Stream | None, client: Client
+    run: RecordedRun,
+    number: int,
+    ask: Ask,
+    stream: Stream | SapwoodError | None,
+    client: Client,
 ) -> Comparison:
     found: str | None = None
-    if stream is not None:
-        found = _of_streams(ask, stream)
-    elif isinstance(ask.request, ScoreRequest) and ask.scores is not None:
-        found = _of_scores(ask.scores, client.score(ask.request).result())
+    try:
+        if isinstance(stream, SapwoodError):
+            raise stream
+        if stream is not None:
+            found = _of_streams(ask, stream)
+        elif isinstance(ask.request, ScoreRequest) and ask.scores is not None:
+            found = _of_scores(ask.scores, client.score(ask.request).result())
+    except SapwoodError as error:
+        found = f"it fails now: {error}"
     tokens = sum(len(event.token_ids) for event in ask.events if isinstance(event, Chunk))
     return Comparison(run.number, run.info.program, number, tokens, found)
 
 
 def _of_streams(ask: Ask, stream: Stream) -> str | None:
-    now: list[Chunk] = []
-    try:
-        now.extend(stream)
-    except SapwoodError as error:
-        return f"it fails now: {error}"
+    now = list(stream)
     then = [event for event in ask.events if isinstance(event, Chunk)]
     whole = len(then) == len(ask.events)
     for index in range(ask.request.sampling.n if isinstance(ask.request, GenerateRequest) else 1):

@@ -5,6 +5,7 @@ a file that cannot be read or is no Python.
 """
 
 import sys
+import tokenize
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def run(args: Namespace) -> int:
     for path in _files(args.files):
         try:
             findings += check.source(_text(path), str(path))
+        except OSError as error:  # a link to nowhere, say: the other files are checked all the same
+            unread.append(f"{path}: {error.strerror}")
         except (SyntaxError, ValueError) as error:  # ValueError: a NUL in the source
             line = getattr(error, "lineno", None)
             unread.append(f"{path}:{line or 1}: {getattr(error, 'msg', error)}")
@@ -66,10 +69,12 @@ def _files(names: Sequence[str]) -> Iterator[Path]:
 
 
 def _text(path: Path) -> str:
+    """By the encoding that the file declares, as Python reads it."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise SyntaxError("the file is not UTF-8") from None
+        with tokenize.open(path) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise SyntaxError(f"the file is not {error.encoding}") from None
 
 
 def _shown(form: str, findings: list[Finding], check: Check) -> str:

@@ -17,7 +17,7 @@ from ...runtime.errors import Diverged
 from ...runtime.recording.recording import RecordedRun, Recording
 from ...runtime.recording.replay import ReplayClient
 from ...runtime.recording.rerun import rerun
-from ...runtime.recording.runs import is_whole, source_digest
+from ...runtime.recording.runs import missing, source_digest
 from .engine_options import add_engine_options, engine_config, launched
 from .failure import CommandError, Parser
 from .run import Program, load
@@ -133,9 +133,9 @@ def _note_change(recorded: RecordedRun, program: Program) -> None:
 def _arguments(program: Program, recorded: RecordedRun) -> inspect.BoundArguments:
     info = recorded.info
     for name, value in {**info.arguments, **info.options}.items():
-        if isinstance(value, dict) and set(value) == {"repr"} or not is_whole(value):
+        if (lost := missing(value)) is not None:
             raise CommandError(
-                f"run {recorded.number} of {info.program!r} was given {name}={value['repr']}, "
+                f"run {recorded.number} of {info.program!r} was given {lost} in {name}, "
                 "which a recording cannot hold: repeat it in Python, within "
                 "`with sapwood.replay(...)`"
             )

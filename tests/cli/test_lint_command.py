@@ -54,7 +54,9 @@ MISTAKES = {
     "rule": (["clean.py", "--select", "SW099"], "--select: there is no rule 'SW099'"),
     "format": (["clean.py", "--format", "xml"], "invalid choice: 'xml'"),
     "syntax": (["bad.py", "broken.py"], "broken.py:1: "),
-    "encoding": (["latin.py"], "latin.py:1: the file is not UTF-8"),
+    "encoding": (["latin.py"], "latin.py:1: invalid or missing encoding"),
+    "encoding, later on": (["late.py"], "late.py:1: the file is not utf-8"),
+    "link": (["bad.py", "."], "link.py: No such file or directory"),
     "NUL": (["nul.py"], "nul.py:1: "),
 }
 
@@ -63,12 +65,21 @@ MISTAKES = {
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     (folder / "broken.py").write_text("def p(s:\n")
     (folder / "latin.py").write_bytes(b"x = '\xff'\n")
+    (folder / "late.py").write_bytes(b"\n\n\nx = '\xff'\n")
+    (folder / "link.py").symlink_to("nowhere")
     (folder / "nul.py").write_bytes(b"x = '\0'\n")
     words, message = MISTAKES[case]
     assert main(["lint", *words]) == 2
     shown = capsys.readouterr()
     assert message in shown.err
     assert ("SW007" in shown.out) == ("bad.py" in words)  # other files are checked all the same
+
+
+def test_a_declared_encoding(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = BAD.replace("def p", "def \xe9")
+    (folder / "latin.py").write_text("# -*- coding: latin-1 -*-\n" + bad, encoding="latin-1")
+    assert main(["lint", "latin.py"]) == 1
+    assert "latin.py:7:10: SW007" in capsys.readouterr().out
 
 
 def test_a_models_own_tokens(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

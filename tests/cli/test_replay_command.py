@@ -114,7 +114,7 @@ def test_arguments_that_json_does_not_have(tmp_path: Path, capsys) -> None:
     client.close()
     status, lines = told(capsys, path)
     assert status == 1
-    assert "was given what={1, 2}, which a recording cannot hold" in lines[-1]
+    assert "was given {1, 2} in what, which a recording cannot hold" in lines[-1]
 
 
 def test_mistakes(tmp_path: Path, recording: Path, capsys) -> None:

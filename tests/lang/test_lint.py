@@ -194,6 +194,7 @@ def test_comments(case):
 def test_rules_are_chosen_by_code_or_name():
     assert found(body(BAD), Check.of(select=["SW007"])) == ["3 SW007"]
     assert found(body(BAD), Check.of(ignore=["undefined-variable"])) == ["3 SW003"]
+    assert found(body(BAD), Check.of(select="SW007")) == ["3 SW007"]
     with pytest.raises(sw.InvalidRequest, match="'SW099'") as error:
         Check.of(select=["SW099"])
     assert error.value.field == "select"

@@ -24,6 +24,7 @@ from sapwood.runtime.protocol import (
 from sapwood.runtime.recording.encoding import decode, encode
 from sapwood.runtime.recording.recording import Recording
 from sapwood.runtime.recording.rerun import rerun
+from sapwood.runtime.recording.runs import described, missing
 from sapwood.runtime.scripted import ScriptedClient
 from sapwood.runtime.scripted_replies import STALL, Reply
 
@@ -256,6 +257,107 @@ def test_lines_are_json(tmp_path: Path, scripted) -> None:
     (run,) = [line for line in lines if "program" in line]
     assert run["arguments"] == {"topic": "trees"}
     assert run["file"] == __file__
+
+
+class _FullDisk:
+    """A file that takes so many lines, and then no more."""
+
+    closed = False
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, text: str) -> None:
+        self.room -= 1
+        if self.room < 0:
+            raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("room", range(1, 12))
+def test_a_full_disk_disturbs_no_run_and_is_told_at_the_end(
+    room: int, tmp_path: Path, scripted, monkeypatch
+) -> None:
+    states = []
+    with pytest.raises(OSError, match="No space left"), sw.record(tmp_path / "run.jsonl"):
+        recorder = sw.lang.recording._tape.recorder
+        recorder._file.close()
+        recorder._file = _FullDisk(room)
+        states.append(tree.run("trees", backend=scripted(answer), temperature=0.5))
+        assert states[0].text().endswith("!")
+    assert states[0].error() is None
+
+
+def test_what_a_block_raises_is_not_hidden_by_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), sw.record(tmp_path / "run.jsonl"):
+        sw.lang.recording._tape.recorder.failure = OSError("full")
+        raise KeyError("mine")
+
+
+class _NoRepr:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def _in_itself() -> list[Any]:
+    within: list[Any] = []
+    within.append(within)
+    return within
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\ud800", float("nan"), _NoRepr(), [_NoRepr()], _in_itself(), 10**5000, {"is": "Chunk"}, b"x"],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_argument_may_be_recorded(value: Any, tmp_path: Path, scripted) -> None:
+    @sw.function
+    def one(s, given):
+        s += "One" + sw.gen("a")
+
+    path = tmp_path / "run.jsonl"
+    with sw.record(path):
+        one.run(value, backend=scripted(["said"])).sync()
+    with sw.replay(path) as client:
+        assert one.run(value)["a"] == "said"
+        assert client.unused() == []
+
+
+@pytest.mark.parametrize(
+    "value, lost",
+    [
+        ([1, {"a": None}], None),
+        (float("nan"), None),
+        ((1, 2), "(1, 2)"),
+        ({"a": [b"x"]}, "b'x'"),
+        ({"b", "a"}, "{'a', 'b'}"),
+    ],
+)
+def test_what_a_recording_cannot_give_again_is_known(value: Any, lost: str | None) -> None:
+    assert missing(described(value)) == lost
+
+
+def test_bytes_are_no_recording(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\xff\xd8")
+    with pytest.raises(sw.InvalidRequest, match=r"x\.jsonl: no recording"):
+        Recording.read(path)
+
+
+def test_an_engine_that_refuses_now_is_a_difference(tmp_path: Path, scripted) -> None:
+    path = tmp_path / "run.jsonl"
+    recorded(path, scripted(answer))
+
+    def refuses(request: GenerateRequest) -> Any:
+        raise sw.InvalidRequest("not today")
+
+    def fails(request: Any) -> BaseException:
+        return sw.InvalidRequest("nor this")
+
+    found = [one.difference for one in rerun(Recording.read(path), scripted(refuses, scores=fails))]
+    assert found == ["it fails now: nor this", *["it fails now: not today"] * 3]
 
 
 _ids = st.lists(st.integers(0, 2**31), max_size=4).map(tuple)

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import enum
 import ipaddress
+import re
 import uuid
 from collections.abc import Hashable
 from decimal import Decimal
@@ -238,6 +239,16 @@ class Behind(pydantic.BaseModel):
     code: Annotated[str, pydantic.Field(pattern=r"(?<=a)b")]
 
 
+@dataclasses.dataclass
+class Twin:
+    x: int
+
+
+@dataclasses.dataclass
+class Other:
+    x: int
+
+
 REFUSED = [
     (bytes, "bytes: bytes are not supported"),
     (Deep, r"Deep\.points\[\.\.\.\]\[value\]\[\.\.\.\]: bytes"),
@@ -284,6 +295,8 @@ REFUSED = [
     ("int", "'int' is a text"),
     (list["Nowhere"], "Nowhere"),  # noqa: F821
     (enum.Enum, "Enum"),
+    (lambda s: s, "a function is no type"),
+    (re.Pattern[str], "format 'regex'"),
 ]
 
 
@@ -292,6 +305,12 @@ def test_what_cannot_be_honoured_is_refused_by_name(wanted, message):
     with pytest.raises(sw.InvalidRequest, match=f"^type: .*{message}") as caught:
         sw.gen("x", type=wanted)
     assert caught.value.field == "type"
+
+
+def test_a_text_that_fits_two_types_is_the_first_whichever_was_asked_for_before(scripted):
+    for wanted, first in [(Twin | Other, Twin), (Other | Twin, Other), (Twin | Other, Twin)]:
+        state = run(scripted, ['[{"x": 1}]'], sw.gen("x", type=list[wanted]))
+        assert type(state["x"][0]) is first
 
 
 OTHERS = [{"dtype": int}, {"regex": "a"}, {"json_schema": {}}, {"choices": ["a"]}]
