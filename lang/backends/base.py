@@ -79,14 +79,18 @@ class VendorBackend(RemoteBackend):
         return self.model_name
 
 
+def check_model(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest(f"model_name: {name!r} is no name", field="model_name")
+
+
 class VendorTransport:
     """A `Transport` but for `generate` and the vendor's own client."""
 
     def __init__(
         self, model: str, abilities: Abilities, template: ChatTemplate | None = None
     ) -> None:
-        if not isinstance(model, str) or not model:
-            raise InvalidRequest(f"model_name: {model!r} is no name", field="model_name")
+        check_model(model)
         if template is not None and not isinstance(template, ChatTemplate):
             raise InvalidRequest(
                 f"chat_template: {template!r} is no ChatTemplate", field="chat_template"

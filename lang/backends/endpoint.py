@@ -48,8 +48,9 @@ class RuntimeEndpoint(RemoteBackend):
         chat_template_name: str | None = None,
     ) -> None:
         template = None if chat_template_name is None else TEMPLATES.get(chat_template_name)
-        self.base_url = base_url.rstrip("/")
-        self._transport = _Server(Http(self.base_url, api_key, verify), template)
+        http = Http(base_url, api_key, verify)
+        self.base_url = http.base_url
+        self._transport = _Server(http, template)
         super().__init__(self._transport)
 
     @property

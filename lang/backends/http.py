@@ -31,9 +31,14 @@ class Http:
     def __init__(
         self, base_url: str, api_key: str | None = None, verify: bool | str | None = None
     ) -> None:
+        if not isinstance(base_url, str) or not base_url.startswith(("http://", "https://")):
+            raise InvalidRequest(
+                f"base_url: {base_url!r} begins neither with http:// nor with https://",
+                field="base_url",
+            )
         self.base_url = base_url.rstrip("/")
         self._api_key = api_key
-        self._verify = True if verify is None else verify
+        self._verify = _tls(verify)
         self._client: httpx2.AsyncClient | None = None
 
     def open(self) -> None:
@@ -41,7 +46,7 @@ class Http:
         headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
         self._client = httpx2.AsyncClient(
             headers=headers,
-            verify=_tls(self._verify),
+            verify=self._verify,
             # A generation takes as long as it takes: only connecting has a limit.
             timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS),
@@ -138,9 +143,15 @@ def _json(data: bytes) -> Any:
         raise EngineError(f"the server's answer is not JSON: {shown}") from None
 
 
-def _tls(verify: bool | str) -> Any:
-    if isinstance(verify, bool):
-        return verify
+def _tls(verify: bool | str | None) -> Any:
+    if verify is None or isinstance(verify, bool):
+        return verify is not False
     import ssl
 
-    return ssl.create_default_context(cafile=verify)
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except (OSError, TypeError) as error:
+        raise InvalidRequest(
+            f"verify: {verify!r} is neither true nor false nor the file of a CA: {error}",
+            field="verify",
+        ) from None

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
@@ -19,20 +18,22 @@ from typing import Any, Final
 
 from ...runtime.client import Client
 from ...runtime.errors import EngineError, InvalidRequest
+from ..options import seconds
 from .endpoint import RuntimeEndpoint
 from .server_args import ServerArgs
 
 _GRACE: Final = 30.0  # seconds for the server to finish what runs
 _SHOWN: Final = 20  # last lines of a server that did not start
 _QUIET: Final = ("error", "critical")
+_LEVELS: Final = ("debug", "info", "warning", *_QUIET)
 
 
 class Runtime:
     """Starts `sapwood serve` on a free port and waits until it answers. A context manager, and a
     back end for programs; the server ends with it, at interpreter exit at the latest.
 
-    `server_args`: the fields of `ServerArgs`. `log_level`: with "error" the server's lines are not
-    shown. Raises EngineError with the server's last lines where it does not start.
+    `server_args`: the fields of `ServerArgs`. `log_level`: with "error" or "critical" the server's
+    lines are not shown. Raises EngineError with its last lines where it does not start.
     """
 
     def __init__(
@@ -42,15 +43,18 @@ class Runtime:
         *args: Any,
         **server_args: Any,
     ) -> None:
+        if log_level not in _LEVELS:
+            raise InvalidRequest(
+                f"log_level: {log_level!r} is none of {', '.join(_LEVELS)}", field="log_level"
+            )
+        limit = seconds("launch_timeout", launch_timeout)
         if len(args) < 3:
             server_args.setdefault("port", 0)
         self.server_args = ServerArgs.of(*args, **server_args)
         self._process = _Process(self.server_args, shows=log_level not in _QUIET)
         atexit.register(self.shutdown)
         try:
-            self._endpoint = RuntimeEndpoint(
-                self._process.ready(launch_timeout), self.server_args.api_key
-            )
+            self._endpoint = RuntimeEndpoint(self._process.ready(limit), self.server_args.api_key)
         except BaseException:
             self._process.stop()
             atexit.unregister(self.shutdown)
@@ -181,11 +185,10 @@ class _Process:
     def pid(self) -> int:
         return self._process.pid
 
-    def ready(self, timeout: float) -> str:
+    def ready(self, timeout: float | None) -> str:
         """The URL, once the server listens."""
-        end = time.monotonic() + timeout
         try:
-            url = self._url.get(timeout=max(0.0, end - time.monotonic()))
+            url = self._url.get(timeout=timeout)
         except queue.Empty:
             raise EngineError(f"the server was not ready within {timeout:g} s") from None
         if url is None:

@@ -18,7 +18,15 @@ from ...runtime.protocol import (
     SamplingParams,
 )
 from ...runtime.templates import ChatTemplate
-from .base import TokenUsage, VendorBackend, VendorTransport, messages_of, vendor_package
+from ..options import flag
+from .base import (
+    TokenUsage,
+    VendorBackend,
+    VendorTransport,
+    check_model,
+    messages_of,
+    vendor_package,
+)
 from .samples import Samples
 from .sglang_server import text_of
 
@@ -69,8 +77,11 @@ class OpenAI(VendorBackend):
         *args: Any,
         **kwargs: Any,
     ) -> None:
+        check_model(model_name)
+        if is_chat_model is not None:
+            flag("is_chat_model", is_chat_model)
         package = vendor_package("openai", "openai")
-        kind = package.AsyncAzureOpenAI if is_azure else package.AsyncOpenAI
+        kind = package.AsyncAzureOpenAI if flag("is_azure", is_azure) else package.AsyncOpenAI
         if is_chat_model is None:
             is_chat_model = not model_name.startswith(_COMPLETION_MODELS)
         self.is_chat_model = is_chat_model

@@ -9,7 +9,7 @@ import atexit
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -114,13 +114,17 @@ class RemoteClient:
             running = list(self._running)
         for name in running:
             self._cancel(name)
-        self._spawn(self._shut()).result(_GRACE)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_GRACE)
-        if not self._thread.is_alive():
-            self._loop.close()
-        self._dispatcher.stop(_GRACE)
-        atexit.unregister(self.close)
+        try:
+            self._spawn(self._shut()).result(2 * _GRACE)
+        except TimeoutError:
+            pass  # a transport that blocks its loop; this thread is not to share its fate
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_GRACE)
+            if not self._thread.is_alive():
+                self._loop.close()
+            self._dispatcher.stop(_GRACE)
+            atexit.unregister(self.close)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something of the transport's on the loop; waits for it."""
@@ -214,8 +218,10 @@ class RemoteClient:
         """Once every request has heard of the end."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=_GRACE / 2)
-        await self._transport.close()
+            await asyncio.wait(others, timeout=_GRACE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await self._transport.close()
 
 
 async def _told(work: Coroutine[Any, Any, T]) -> T:

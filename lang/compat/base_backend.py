@@ -119,4 +119,4 @@ class _Adapter:
         return {}
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._backend.shutdown)
+        self._backend.shutdown()  # at interpreter exit there are no threads to leave it to

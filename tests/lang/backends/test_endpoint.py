@@ -1,11 +1,13 @@
 """`RuntimeEndpoint` to a server of ours: as exact as an engine in this process."""
 
+import asyncio
 import threading
 
 import pytest
 
 import sapwood as sw
 from sapwood.lang.backends import RuntimeEndpoint
+from sapwood.lang.backends import remote as remote_client
 from sapwood.runtime.aio import AsyncBridge
 from sapwood.runtime.errors import (
     Cancelled,
@@ -25,6 +27,7 @@ from sapwood.runtime.protocol import (
     as_prompt,
 )
 from sapwood.runtime.scripted_replies import STALL, Reply
+from sapwood.runtime.toy_tokens import TOY_INFO
 from sapwood.server.app import create_app
 from sapwood.server.options import ServerOptions
 
@@ -272,3 +275,41 @@ def test_async_bridges_work_over_it(remote):
             return [chunk.text async for chunk in stream]
 
     assert asyncio.run(main()) == ["ab", "cd"]
+
+
+class Stuck:
+    """A transport whose connections do not end."""
+
+    async def open(self):
+        return TOY_INFO
+
+    async def close(self):
+        await asyncio.Event().wait()
+
+
+def test_closing_ends_where_a_connection_does_not(monkeypatch):
+    monkeypatch.setattr(remote_client, "_GRACE", 0.1)
+    client = remote_client.RemoteClient(Stuck())
+    client.close()
+    assert not client._thread.is_alive()
+
+
+@pytest.mark.parametrize("url", ["localhost:30000", "", 5, None])
+def test_an_address_that_is_none_is_refused_by_name(url):
+    with pytest.raises(InvalidRequest, match=f"base_url: {url!r}"):
+        RuntimeEndpoint(url)
+
+
+@pytest.mark.parametrize("verify", ["/nowhere.pem", 5])
+def test_a_ca_that_is_not_there_is_refused_by_name(verify):
+    with pytest.raises(InvalidRequest, match=f"verify: {verify!r}"):
+        RuntimeEndpoint("https://127.0.0.1:9", verify=verify)
+
+
+@pytest.mark.parametrize(
+    "options", [{"log_level": "loud"}, {"launch_timeout": "x"}, {"launch_timeout": 0}], ids=str
+)
+def test_a_launch_that_cannot_be_is_refused_before_it_begins(options):
+    [(name, value)] = options.items()
+    with pytest.raises(InvalidRequest, match=f"{name}: {value!r}"):
+        sw.Runtime(**options)

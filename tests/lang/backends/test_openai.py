@@ -348,3 +348,12 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(EngineError, match=r"pip install 'sapwood\[openai\]'"):
         OpenAI("gpt-4o")
+
+
+def test_what_is_no_name_and_what_is_no_flag_is_refused_by_name():
+    with pytest.raises(InvalidRequest, match="model_name: 5"):
+        sw.OpenAI(5, api_key="k")
+    with pytest.raises(InvalidRequest, match="is_chat_model: 'yes'"):
+        sw.OpenAI("m", "yes", api_key="k")
+    with pytest.raises(InvalidRequest, match="is_azure: 1"):
+        sw.OpenAI("m", is_azure=1, api_key="k")

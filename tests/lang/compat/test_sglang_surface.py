@@ -221,6 +221,28 @@ def test_a_plugged_in_back_end_generates():
     backend.client.close()
 
 
+def test_a_plugged_in_back_end_is_shut_down_at_exit():
+    code = """
+import sapwood as sw
+from sapwood.lang.compat.base_backend import BaseBackend
+
+class Echo(BaseBackend):
+    def generate(self, s, sampling_params):
+        return "echo", {}
+
+    def shutdown(self):
+        print("shut down")
+
+@sw.function
+def program(s):
+    s += "q" + sw.gen("a")
+
+print(program.run(backend=Echo())["a"])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "echo\nshut down\n", "")
+
+
 def test_a_plugged_in_back_end_that_fails_is_told():
     from sapwood.lang.compat.base_backend import BaseBackend
 
