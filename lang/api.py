@@ -178,18 +178,21 @@ def select(
     temperature: float = 0.0,
     choices_method: ChoicesMethod = token_length_normalized,
     timeout: float | None = None,
+    early_stop: bool = False,
 ) -> Node:
     """Append the likeliest of `choices` and keep it as variable `name`.
 
     The choice is the likeliest one by `choices_method`, always: `temperature` must be 0, or as good
-    as that. `timeout`: as in `gen`.
+    as that. `timeout`: as in `gen`. `early_stop`: compute no more once the winner is certain; it is
+    the same one, but the meta info has None for what was not computed.
     """
     if choices is None:
         raise InvalidRequest("select needs choices", field="choices")
     if name is not None:
         check_name(name)
     sampling = Sampling(temperature=temperature)
-    return _choose(name, choices, choices_method, sampling, seconds("timeout", timeout))
+    limit = seconds("timeout", timeout)
+    return _choose(name, choices, choices_method, sampling, limit, early_stop)
 
 
 def _choose(
@@ -198,6 +201,7 @@ def _choose(
     method: ChoicesMethod | None,
     sampling: Sampling,
     timeout: float | None,
+    early_stop: bool = False,
 ) -> Select:
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
         raise InvalidRequest(f"choices: {choices!r} is not a list of texts", field="choices")
@@ -215,7 +219,14 @@ def _choose(
             f"choices_method: {method!r} is not a ChoicesMethod", field="choices_method"
         )
     chosen_by = method or token_length_normalized
-    return Select(name, tuple(choices), chosen_by, timeout, _caller())
+    if not isinstance(early_stop, bool):
+        raise InvalidRequest(f"early_stop: {early_stop!r} is not true or false", field="early_stop")
+    if early_stop and chosen_by.bound is None:
+        raise InvalidRequest(
+            f"early_stop: {chosen_by.name} has no bound, so nothing is certain before all is known",
+            field="early_stop",
+        )
+    return Select(name, tuple(choices), chosen_by, timeout, early_stop, _caller())
 
 
 def _is_cold(temperature: object) -> bool:

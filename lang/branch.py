@@ -92,7 +92,14 @@ class Branch:
                 check_select(self.run.client.info(), node.choices)
                 self._has_text = True
                 variable = self.declare(node.name)
-                step = Score(variable, node.choices, node.method, node.location, node.timeout)
+                step = Score(
+                    variable,
+                    node.choices,
+                    node.method,
+                    node.location,
+                    node.timeout,
+                    node.early_stop,
+                )
                 self.executor.submit(step)
             case RoleBegin(role):
                 self._begin(role)

@@ -17,14 +17,20 @@ the prompt and all options have in common; blanks at the prompt's end count as t
 decides). `probs` are exact over the finite set: given that the text goes on with one of the
 options, how likely is each. Where an option begins another (" 1" and " 10") both may fit the same
 text; it then counts for the longest, so that the shares are of disjoint cases and add up to 1.
+
+With `early_stop` an option may be scored in its first tokens only. The winner is the same: the
+runtime leaves out what cannot change it, by the method's `bound`. What would need the missing
+numbers is None in the meta info.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
-from ..runtime.protocol import Scores
+from ..runtime.contenders import highest_mean, is_complete
+from ..runtime.protocol import Bound, Scores
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class ChoicesMethod:
-    """A rule for `select`. `decide` runs on the client's dispatcher thread: it must not block."""
+    """A rule for `select`. `decide` runs on the client's dispatcher thread: it must not block.
+
+    `bound`: how the runtime knows, if early stop is asked for, that no other option can win;
+    `decide` then has to do with options of which only the first log-probabilities are there.
+    """
 
     name: str
     decide: Callable[[Scores], Decision]
     needs_unconditional: bool = False
+    bound: Bound | None = None
 
 
 def describe(scores: Scores) -> dict[str, Any]:
@@ -49,19 +60,43 @@ def describe(scores: Scores) -> dict[str, Any]:
 
     `probs`: see above. `probabilities`: exp(sum of log-probabilities) scaled to add up to 1, which
     is the same where no option begins another.
+
+    `early_stopped`: whether tokens were left unscored; they have None, and so has what needs them.
+    `saved_tokens`: how many tokens of the options were for that reason not computed.
     """
     totals = [sum(option.logprobs) for option in scores.options]
+    complete = [is_complete(option) for option in scores.options]
+    whole = all(complete)
     return {
-        "normalized_prompt_logprobs": _means(scores),
+        "normalized_prompt_logprobs": _where(complete, _means(scores)),
         "input_token_logprobs": [
-            [[lp, i, None] for lp, i in zip(option.logprobs, option.token_ids, strict=True)]
+            [[lp, i, None] for lp, i in zip_longest(option.logprobs, option.token_ids)]
             for option in scores.options
         ],
         "output_token_logprobs": [[] for _ in scores.options],
-        "option_logprobs": totals,
-        "probabilities": _softmax(totals),
-        "probs": _shares([option.token_ids for option in scores.options], totals),
+        "option_logprobs": _where(complete, totals),
+        "probabilities": _softmax(totals) if whole else None,
+        "probs": _shares([option.token_ids for option in scores.options], totals)
+        if whole
+        else None,
+        "early_stopped": not whole,
+        "saved_tokens": 0 if whole else _num_saved(scores),
     }
+
+
+def _where(complete: Sequence[bool], values: Sequence[float]) -> list[float | None]:
+    return [value if done else None for value, done in zip(values, complete, strict=True)]
+
+
+def _num_saved(scores: Scores) -> int:
+    """Of the places of the trie after which something is to be scored."""
+
+    def places(lengths: Sequence[int]) -> set[tuple[int, ...]]:
+        pairs = zip(scores.options, lengths, strict=True)
+        return {option.token_ids[:end] for option, length in pairs for end in range(1, length)}
+
+    every = places([len(option.token_ids) for option in scores.options])
+    return len(every) - len(places([len(option.logprobs) for option in scores.options]))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -69,7 +104,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _means(scores: Scores) -> list[float]:
-    return [_mean(option.logprobs) for option in scores.options]
+    """Of an option that is not scored to its end, the highest that it can have."""
+    return [highest_mean(option) for option in scores.options]
 
 
 def _softmax(values: Sequence[float]) -> list[float]:
@@ -110,29 +146,41 @@ def _best(values: Sequence[float]) -> tuple[int, float | None]:
 
 
 def _by_mean(scores: Scores) -> Decision:
-    index, margin = _best(_means(scores))
+    highest = _means(scores)
+    options = zip(highest, scores.options, strict=True)
+    lowest = [mean if is_complete(option) else -math.inf for mean, option in options]
+    index, margin = _best(lowest)
+    others = [i for i in range(len(lowest)) if i != index]
+    if others and max(highest[i] for i in others) > max(lowest[i] for i in others):
+        margin = None  # the next best is not known
+    if not is_complete(scores.options[index]):
+        margin = None
     return Decision(index, {"margin": margin})
 
 
 def _by_columns(scores: Scores) -> Decision:
-    means = _means(scores)
-    width = max(len(option.logprobs) for option in scores.options)
-    matrix = [
-        [*option.logprobs, *[mean] * (width - len(option.logprobs))]
-        for option, mean in zip(scores.options, means, strict=True)
-    ]
+    matrix = _matrix(scores)
     left = list(range(len(matrix)))
     margin: float | None = None if len(left) == 1 else 0.0
-    for column in range(width):
-        if len(left) == 1:
+    for column in range(len(matrix[0])):
+        values = {row: value for row in left if (value := matrix[row][column]) is not None}
+        if len(left) == 1 or len(values) < len(left):  # without numbers: all that is left is equal
             break
-        best = max(matrix[row][column] for row in left)
-        kept = [row for row in left if matrix[row][column] == best]
-        losing = [matrix[row][column] for row in left if matrix[row][column] != best]
-        if len(kept) == 1:
-            margin = best - max(losing)
-        left = kept
+        best = max(values.values())
+        left = [row for row in left if values[row] == best]
+        if len(left) == 1:
+            margin = best - max(value for value in values.values() if value != best)
     return Decision(left[0], {"margin": margin, "greedy_logprob_matrix": matrix})
+
+
+def _matrix(scores: Scores) -> list[list[float | None]]:
+    """A row for each option: its log-probabilities, then its mean, where that is known."""
+    width = max(len(option.token_ids) for option in scores.options)
+    rows: list[list[float | None]] = []
+    for option, mean in zip(scores.options, _means(scores), strict=True):
+        rest = mean if is_complete(option) else None
+        rows.append([*option.logprobs, *[rest] * (width - len(option.logprobs))])
+    return rows
 
 
 def _by_lift(scores: Scores) -> Decision:
@@ -157,8 +205,8 @@ def _by_lift(scores: Scores) -> Decision:
     )
 
 
-token_length_normalized = ChoicesMethod("token_length_normalized", _by_mean)
-greedy_token_selection = ChoicesMethod("greedy_token_selection", _by_columns)
+token_length_normalized = ChoicesMethod("token_length_normalized", _by_mean, bound="means")
+greedy_token_selection = ChoicesMethod("greedy_token_selection", _by_columns, bound="columns")
 unconditional_likelihood_normalized = ChoicesMethod(
     "unconditional_likelihood_normalized", _by_lift, needs_unconditional=True
 )

@@ -135,7 +135,10 @@ class ScoreExchange:
     def __init__(self, run: Run, transcript: Transcript, step: Score, pending: Pending) -> None:
         self._run, self._transcript, self._step, self._pending = run, transcript, step, pending
         self._request = ScoreRequest(
-            transcript.prompt(), step.options, unconditional=step.method.needs_unconditional
+            transcript.prompt(),
+            step.options,
+            unconditional=step.method.needs_unconditional,
+            bound=step.method.bound if step.early_stop else None,
         )
         self._sent = time.perf_counter()
 

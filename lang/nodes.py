@@ -57,6 +57,7 @@ class Select(Node):
     choices: tuple[str, ...]
     method: ChoicesMethod
     timeout: float | None = None  # seconds
+    early_stop: bool = False
     location: str | None = field(default=None, compare=False)
 
 

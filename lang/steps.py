@@ -43,6 +43,7 @@ class Score:
     method: ChoicesMethod
     location: str | None
     timeout: float | None = None
+    early_stop: bool = False
 
 
 @dataclass(frozen=True)

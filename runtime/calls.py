@@ -4,7 +4,7 @@ Owns: what a call does with its answers. `receive` runs on the dispatcher's thre
 transport and no other call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -96,20 +96,31 @@ def _without(num_bytes: int, logprobs: tuple[TokenLogprob, ...]) -> tuple[TokenL
 
 
 class ScoreCall:
-    """All options of one ScoreRequest."""
+    """All options of one ScoreRequest. `go_on(call, requests)` sends the next round's; with none it
+    ends the call."""
 
-    def __init__(self, plan: ScorePlan, request_id: str) -> None:
+    def __init__(
+        self,
+        plan: ScorePlan,
+        request_id: str,
+        go_on: Callable[["ScoreCall", Sequence[TokenRequest]], None],
+    ) -> None:
         self.request_id = request_id
         self.ids = tuple(request.id for request in plan.requests)
         self.answer: Answer[Scores] = Answer()
         self._plan = plan
+        self._go_on = go_on
 
     def receive(self, message: FromEngine) -> None:
         if isinstance(message, Failed):
             self.fail(message.error)
             return
         assert isinstance(message, TokenChunk)
-        if self._plan.add(message):
+        if not self._plan.add(message):
+            return
+        requests = self._plan.next_round()
+        self._go_on(self, requests)
+        if not requests:
             self.answer.give(self._plan.scores())
 
     def fail(self, error: Exception) -> None:

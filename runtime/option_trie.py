@@ -28,6 +28,10 @@ class Walk:
     start: int
     targets: tuple[Ids, ...]
 
+    def after(self, tokens: Ids) -> "Walk":
+        """The same, of a trie whose root these tokens lead to the root of this one."""
+        return Walk(tokens + self.tokens, len(tokens) + self.start, self.targets)
+
 
 class OptionTrie:
     """Nodes are numbered parents first; the root is 0."""

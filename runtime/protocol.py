@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 # Passed on to `lang` and `server`, which import the runtime only.
 from ..constrained.spec import Choice as Choice
@@ -267,11 +267,16 @@ class GenerateRequest:
             _integer("random_path", number, 0)
 
 
+Bound = Literal["columns", "means"]
+"""A rule by which options that can no longer win are known: see `contenders`."""
+
+
 @dataclass(frozen=True)
 class ScoreRequest:
     """How likely is each option as the continuation of the prompt? One engine call for all of them.
 
-    `unconditional`: also score every option with no prompt before it.
+    `unconditional`: also score every option with no prompt before it. `bound`: once one option
+    alone can win by this rule, the tokens that are not scored yet may be left out.
     """
 
     prompt: Prompt
@@ -279,9 +284,18 @@ class ScoreRequest:
     unconditional: bool = False
     namespace: str = ""
     request_id: str = field(default_factory=new_request_id)
+    bound: Bound | None = None
 
     def __post_init__(self) -> None:
         _texts(namespace=self.namespace, request_id=self.request_id)
+        if self.bound not in (None, *get_args(Bound)):
+            raise InvalidRequest(
+                f"bound: {self.bound!r} is none of {list(get_args(Bound))}", field="bound"
+            )
+        if self.bound is not None and self.unconditional:
+            raise InvalidRequest(
+                f"bound: {self.bound!r} says nothing of scores with no prompt", field="bound"
+            )
         if not self.options:
             raise InvalidRequest("choices: at least one is needed", field="choices")
         for option in self.options:
@@ -376,7 +390,8 @@ class Chunk:
 @dataclass(frozen=True)
 class OptionScore:
     """One option's tokens after the boundary common to all options, and their log-probabilities
-    given the prompt.
+    given the prompt: of all tokens, or of the first ones where the request's `bound` decided
+    without the others. Options of the same tokens have the same numbers.
 
     `unconditional` holds the same tokens' log-probabilities with no prompt (None for the first),
     when asked for.

@@ -61,7 +61,8 @@ class Router:
         self._lock = threading.Lock()
         self._numbers = count()
         self._calls: dict[str, Call] = {}  # by wire id
-        self._open: dict[Call, set[str]] = {}  # the wire ids that have no end yet, never empty
+        self._open: dict[Call, set[str]] = {}  # the wire ids that have no end yet
+        self._lasting: set[Call] = set()  # open also between its rounds, until `_go_on` ends it
         self._names: set[str] = set()  # of the open calls
         self._death: EngineDied | None = None
 
@@ -79,8 +80,8 @@ class Router:
     def score(self, request: ScoreRequest) -> Future[Scores]:
         self._check_alive()
         plan = ScorePlan(self._codec, request, self._new_id)
-        call = ScoreCall(plan, request.request_id)
-        self._submit(call, plan.requests)
+        call = ScoreCall(plan, request.request_id, self._go_on)
+        self._submit(call, plan.requests, lasting=True)
         call.answer.future.add_done_callback(partial(self._after_score, call))
         return call.answer.future
 
@@ -96,7 +97,9 @@ class Router:
         with self._lock:
             return str(next(self._numbers))
 
-    def _submit(self, call: Call, messages: Sequence[TokenRequest | Control]) -> None:
+    def _submit(
+        self, call: Call, messages: Sequence[TokenRequest | Control], *, lasting: bool = False
+    ) -> None:
         with self._lock:
             self._check_alive()
             if call.request_id is not None:
@@ -108,12 +111,27 @@ class Router:
                     )
                 self._names.add(call.request_id)
             self._open[call] = set(call.ids)
+            if lasting:
+                self._lasting.add(call)
             self._calls.update(dict.fromkeys(call.ids, call))
         try:
             self._send(messages)
         except BaseException:  # what cannot be sent is answered by nobody
             self._forget(call)
             raise
+
+    def _go_on(self, call: Call, requests: Sequence[TokenRequest]) -> None:
+        """The next round of a lasting call, or its end; nothing, if it has ended meanwhile."""
+        with self._lock:
+            if call not in self._open:
+                return
+            if not requests:
+                self._remove(call)
+                return
+            ids = [request.id for request in requests]
+            self._open[call].update(ids)
+            self._calls.update(dict.fromkeys(ids, call))
+        self._send(requests)
 
     def _after_score(self, call: ScoreCall, future: Future[Scores]) -> None:
         if future.cancelled():
@@ -133,14 +151,16 @@ class Router:
         with self._lock:
             if call not in self._open:
                 return
-            ids = [id for id in call.ids if id in self._open[call]]
+            ids = list(self._open[call])
             self._remove(call)
-        self._send([Abort(id) for id in ids])
+        if ids:
+            self._send([Abort(id) for id in ids])
 
     def _remove(self, call: Call) -> None:
         """With the lock held."""
         for id in self._open.pop(call):
             del self._calls[id]
+        self._lasting.discard(call)
         if call.request_id is not None:
             self._names.remove(call.request_id)
 
@@ -169,7 +189,7 @@ class Router:
         with self._lock:
             call = self._calls.get(message.id)
             if call is not None and is_last:
-                if len(self._open[call]) == 1:
+                if len(self._open[call]) == 1 and call not in self._lasting:
                     self._remove(call)
                 else:
                     self._open[call].remove(message.id)

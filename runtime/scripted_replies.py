@@ -1,10 +1,12 @@
 """What a script says, and the events and scores that it becomes. Knows no thread and no stream."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .client import Event
+from .contenders import contenders
 from .protocol import (
+    Bound,
     Chunk,
     FinishKind,
     FinishReason,
@@ -100,7 +102,8 @@ def events_of(request: GenerateRequest, index: int, reply: Reply) -> list[Event]
 
 
 def scores_of(request: ScoreRequest, totals: Sequence[float]) -> Scores:
-    """Each option's log-probability, in equal shares over its tokens."""
+    """Each option's log-probability, in equal shares over its tokens. With a `bound`, of as many
+    tokens of each as decide when all are scored one token further at a time."""
     prompt_ids = encode_prompt(request.prompt)
     options = []
     for option, total in zip(request.options, totals, strict=True):
@@ -108,7 +111,22 @@ def scores_of(request: ScoreRequest, totals: Sequence[float]) -> Scores:
         each = (total / len(ids),) * len(ids)
         alone = (None, *each[1:]) if request.unconditional else ()
         options.append(OptionScore(ids, each, alone))
+    if request.bound is not None:
+        options = _as_far_as_needed(request.bound, options)
     return Scores(prompt_ids, tuple(options), Usage(len(prompt_ids), 0, 0, 0))
+
+
+def _as_far_as_needed(bound: Bound, options: Sequence[OptionScore]) -> list[OptionScore]:
+    known = [replace(option, logprobs=()) for option in options]
+    while len(left := contenders(bound, known)) > 1:
+        further = {known[index].token_ids for index in left}  # equal options know the same
+        known = [
+            replace(now, logprobs=option.logprobs[: len(now.logprobs) + 1])
+            if now.token_ids in further
+            else now
+            for now, option in zip(known, options, strict=True)
+        ]
+    return known
 
 
 def _logprobs(

@@ -175,6 +175,50 @@ def test_blanks_count_alike_on_either_side_of_the_boundary(engine: "sw.Engine") 
             assert method.decide(here).index == method.decide(there).index
 
 
+EARLY = [
+    *CASES,
+    ("My favourite colour and thing:", [" red apple pie", " red apple tree", " green house"]),
+    (
+        "One of: the first of all, the second of all. I take the second of all. I take",
+        [" the first of all", " the second of all", " nothing at all from any of them"],
+    ),
+]
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=lambda method: method.name)
+def test_early_stop_takes_the_same_option(engine: "sw.Engine", method: ChoicesMethod) -> None:
+    @sw.function
+    def choose(s: Any, prompt: str, options: list[str], early: bool) -> None:
+        s += prompt + sw.select("x", options, choices_method=method, early_stop=early)
+
+    saved = 0
+    for prompt, options in EARLY:
+        whole, early = (choose.run(prompt, options, on, backend=engine) for on in (False, True))
+        assert early["x"] == whole["x"]
+        assert early.text() == whole.text()
+        meta, of_all = early.get_meta_info("x"), whole.get_meta_info("x")
+        saved += meta["saved_tokens"]
+        for some, every in zip(
+            meta["input_token_logprobs"], of_all["input_token_logprobs"], strict=True
+        ):
+            assert [token for _, token, _ in some] == [token for _, token, _ in every]
+            for (found, *_), (expected, *_) in zip(some, every, strict=True):
+                assert found is None or found == pytest.approx(expected, abs=1e-3)
+    assert saved > 5
+    engine.check_integrity()
+
+
+def test_tokens_that_cannot_matter_are_not_computed(engine: "sw.Engine") -> None:
+    options = [" Paris", " a city whose name I do not know", " a river that flows to the sea"]
+    prompt = "The capital of Spain is Madrid. The capital of France is"
+    engine.flush_cache()
+    before = engine.stats()["tokens_computed"]
+    request = ScoreRequest((Text(prompt),), tuple(options), bound="columns")
+    scores = engine.client.score(request).result(60)
+    assert engine.stats()["tokens_computed"] - before == len(scores.prompt_ids)
+    assert [len(option.logprobs) for option in scores.options] == [1, 1, 1]
+
+
 def score(engine: "sw.Engine", prompt: str, options: list[str]) -> Scores:
     request = ScoreRequest((Text(prompt),), tuple(options))
     return engine.client.score(request).result(60)

@@ -1,10 +1,14 @@
-"""The three formulas of `select`, against numbers worked out by hand."""
+"""The three formulas of `select`, against numbers worked out by hand; and early stop."""
 
 import math
+import random
+from dataclasses import replace
 
 import pytest
 
 import sapwood as sw
+from sapwood.lang.choices import describe
+from sapwood.runtime.contenders import contenders
 from sapwood.runtime.protocol import OptionScore, Scores, Usage
 
 pytestmark = pytest.mark.timeout(30)
@@ -108,3 +112,138 @@ def test_impossible_options_get_equal_probabilities(scripted):
     state = sw.function(body).run(backend=client)
     assert state["a"] == "x"
     assert state.get_meta_info("a")["probabilities"] == [0.5, 0.5]
+
+
+# --- early stop -------------------------------------------------------------------------------
+
+EARLY = [sw.token_length_normalized, sw.greedy_token_selection]
+
+
+def random_scores(rng):
+    """Few tokens and few values: shared begins, equal options and ties are common."""
+    table, options = {}, []
+    for _ in range(rng.randint(1, 6)):
+        ids = tuple(rng.choices(range(3), k=rng.randint(1, 5)))
+        begins = [ids[: end + 1] for end in range(len(ids))]
+        values = [0.0, -0.5, -1.0, -1.0, -4.0, -INF]
+        logprobs = tuple(table.setdefault(begin, rng.choice(values)) for begin in begins)
+        options.append(OptionScore(ids, logprobs))
+    return Scores((1, 2), tuple(options), Usage(2, 0, 0, 0))
+
+
+def cut(scores, rng, bound):
+    """Scored further at random, until one contender is left."""
+    known = [replace(option, logprobs=()) for option in scores.options]
+    while len(contenders(bound, known)) > 1:
+        at = rng.choice([i for i, o in enumerate(known) if len(o.logprobs) < len(o.token_ids)])
+        end = rng.randint(len(known[at].logprobs) + 1, len(known[at].token_ids))
+        ids, logprobs = known[at].token_ids, scores.options[at].logprobs[:end]
+        known = [replace(o, logprobs=logprobs) if o.token_ids == ids else o for o in known]
+    return replace(scores, options=tuple(known))
+
+
+@pytest.mark.parametrize("method", EARLY, ids=lambda method: method.name)
+def test_what_stops_early_decides_as_all_numbers_do(method):
+    rng = random.Random(3)
+    num_stopped = 0
+    for _ in range(4_000):
+        whole = random_scores(rng)
+        early = cut(whole, rng, method.bound)
+        expected, found = method.decide(whole), method.decide(early)
+        assert found.index == expected.index, (whole, early)
+        assert found.meta["margin"] in (None, expected.meta["margin"])
+        if method is sw.greedy_token_selection:
+            rows = zip(
+                found.meta["greedy_logprob_matrix"],
+                expected.meta["greedy_logprob_matrix"],
+                strict=True,
+            )
+            for row, of_all in rows:
+                assert all(a in (None, b) for a, b in zip(row, of_all, strict=True))
+        about, of_all = describe(early), describe(whole)
+        num_stopped += about["early_stopped"]
+        assert about["early_stopped"] == (early != whole)
+        for key in ("normalized_prompt_logprobs", "option_logprobs"):
+            assert all(a in (None, b) for a, b in zip(about[key], of_all[key], strict=True))
+        if not about["early_stopped"]:
+            assert about == of_all
+    assert num_stopped > 1_000
+
+
+def select_early(client, choices, **options):
+    def body(s):
+        s += "q" + sw.select("a", choices, early_stop=True, **options) + "."
+
+    return sw.function(body).run(backend=client)
+
+
+def test_the_meta_info_has_none_for_what_was_not_computed(scripted):
+    client = scripted([], scores=lambda r: [-1.0, -30.0, -40.0])
+    state = select_early(client, ["x", "abc", "abd"], choices_method=sw.greedy_token_selection)
+    assert state["a"] == "x"
+    assert state.text() == "qx."
+    assert client.scored[0].bound == "columns"
+    meta = state.get_meta_info("a")
+    assert meta["early_stopped"] is True
+    assert meta["saved_tokens"] == 2  # "a" and "ab", which both go on with
+    assert meta["normalized_prompt_logprobs"] == [-1.0, None, None]
+    assert meta["option_logprobs"] == [-1.0, None, None]
+    assert (meta["probs"], meta["probabilities"]) == (None, None)
+    assert meta["margin"] == 9.0
+    b, c = ord("b"), ord("c")
+    assert meta["input_token_logprobs"][1] == [
+        [-10, ord("a"), None],
+        [None, b, None],
+        [None, c, None],
+    ]
+    assert meta["greedy_logprob_matrix"][0] == [-1.0] * 3
+    assert meta["greedy_logprob_matrix"][1] == [-10, None, None]
+
+
+def test_the_mean_of_long_options_is_bounded(scripted):
+    client = scripted([], scores=lambda r: [-1.0, -30.0, -5.0])
+    meta = select_early(client, ["x", "abc", "y"]).get_meta_info("a")
+    assert client.scored[0].bound == "means"
+    assert meta["early_stopped"] is True
+    assert meta["normalized_prompt_logprobs"] == [-1.0, None, -5.0]
+    assert meta["margin"] is None  # of "abc" it is known that it is below -3.3, and no more
+
+
+def test_where_all_is_needed_the_meta_info_is_whole(scripted):
+    client = scripted([], scores=lambda r: [-1.0, -2.0])
+    meta = select_early(client, ["x", "y"]).get_meta_info("a")
+    assert (meta["early_stopped"], meta["saved_tokens"]) == (False, 0)
+    assert (meta["margin"], sum(meta["probs"])) == (1.0, pytest.approx(1.0))
+
+
+def test_without_being_asked_for_nothing_stops_early(scripted):
+    def body(s):
+        s += "q" + sw.select("a", ["x", "abc"], choices_method=sw.greedy_token_selection)
+
+    client = scripted([], scores=lambda r: [-1.0, -30.0])
+    meta = sw.function(body).run(backend=client).get_meta_info("a")
+    assert client.scored[0].bound is None
+    assert (meta["early_stopped"], meta["saved_tokens"]) == (False, 0)
+    assert len(meta["probs"]) == 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"choices_method": sw.unconditional_likelihood_normalized}, "has no bound"),
+        ({"choices_method": sw.ChoicesMethod("mine", lambda s: None)}, "early_stop: mine has no"),
+        ({"early_stop": "yes"}, "early_stop: 'yes' is not true or false"),
+    ],
+)
+def test_early_stop_is_refused_by_name_where_nothing_is_certain(options, message):
+    with pytest.raises(sw.InvalidRequest, match=message) as raised:
+        sw.select("a", ["x"], **{"early_stop": True, **options})
+    assert raised.value.field == "early_stop"
+
+
+def test_a_method_of_ones_own_may_name_a_bound(scripted):
+    mine = sw.ChoicesMethod(
+        "mine", lambda s: sw.Decision(contenders("columns", s.options)[0], {}), bound="columns"
+    )
+    client = scripted([], scores=lambda r: [-1.0, -30.0])
+    assert select_early(client, ["x", "abc"], choices_method=mine)["a"] == "x"

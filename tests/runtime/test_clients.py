@@ -17,10 +17,12 @@ from sapwood.lang.backends import RuntimeEndpoint
 from sapwood.lang.backends.remote import RemoteClient
 from sapwood.runtime.aio import AsyncBridge, BridgedStream
 from sapwood.runtime.client import Client, Event
+from sapwood.runtime.contenders import contenders
 from sapwood.runtime.errors import Cancelled, EngineDied, EngineError, InvalidRequest
 from sapwood.runtime.local import LocalClient
 from sapwood.runtime.process import ProcessClient
 from sapwood.runtime.protocol import (
+    Bound,
     Chunk,
     GenerateRequest,
     Ids,
@@ -328,6 +330,23 @@ def test_scores_hold_the_options_own_tokens(client: Client) -> None:
     assert scores.options[1].unconditional == (None, fake_loop.logprob((99, 100), 1))
     # The prompt with what the options share, and that alone; never an option's last token.
     assert scores.usage.prompt_tokens == 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("bound", "options"),
+    [("columns", ("cab", "cad", "dab", "e")), ("means", ("cab", "cad", "dab", "B"))],
+)
+def test_a_score_that_stops_early_knows_part_of_the_same_numbers(
+    client: Client, bound: Bound, options: tuple[str, ...]
+) -> None:
+    whole = client.score(ScoreRequest(as_prompt("ab"), options)).result(SECONDS)
+    early = client.score(ScoreRequest(as_prompt("ab"), options, bound=bound)).result(SECONDS)
+    assert early.prompt_ids == whole.prompt_ids
+    for some, every in zip(early.options, whole.options, strict=True):
+        assert some.token_ids == every.token_ids
+        assert some.logprobs == every.logprobs[: len(some.logprobs)]
+    assert sum(len(o.logprobs) for o in early.options) < sum(len(o.logprobs) for o in whole.options)
+    assert contenders(bound, early.options) == contenders(bound, whole.options)
 
 
 def test_cancelling_a_score_aborts_its_requests(client: Client) -> None:

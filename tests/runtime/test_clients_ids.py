@@ -20,6 +20,7 @@ from sapwood.runtime.protocol import (
     GenerateRequest,
     SamplingParams,
     ScoreRequest,
+    TokenLogprob,
     Usage,
     as_prompt,
 )
@@ -155,6 +156,91 @@ def test_a_name_is_taken_while_a_score_runs(bench: Bench) -> None:
     future.cancel()
     bench.generate("x")
     assert_refused(bench, "x")
+
+
+# The byte tokenizer makes a token of each letter, and the first round scores the first of each.
+EARLY = ScoreRequest(as_prompt("ab"), ("cxx", "cxy", "dx"), request_id="x", bound="columns")
+
+
+def probe_answer(bench: Bench, id: str, prefer: str) -> None:
+    """Every token asked for is unlikely but the preferred letter."""
+    wire = next(m for m in bench.sent if isinstance(m, TokenRequest) and m.id == id)
+    assert wire.probe is not None
+    scored = tuple(
+        TokenLogprob(token, -0.5 if token == ord(prefer) else -9.0)
+        for targets in wire.probe.targets
+        for token in targets
+    )
+    chunk = TokenChunk(id, (), Usage(2, 0, 0, 0), prompt_logprobs=scored, finish=LENGTH)
+    bench.router.deliver([chunk])
+
+
+def test_a_score_that_stops_early_asks_by_rounds_and_keeps_its_name(bench: Bench) -> None:
+    future = bench.router.score(EARLY)
+    (first,) = bench.requests()
+    probe_answer(bench, first, prefer="c")
+    assert not future.done()
+    assert_refused(bench, "x")
+    (_, second) = bench.requests()
+    probe_answer(bench, second, prefer="y")
+    scores = future.result(SECONDS)
+    assert [len(option.logprobs) for option in scores.options] == [3, 3, 1]
+    assert scores.usage.prompt_tokens == 4
+    assert bench.aborts() == []
+    bench.generate("x")
+    assert_refused(bench, "x")
+
+
+def test_a_score_that_is_certain_at_once_ends_after_one_round(bench: Bench) -> None:
+    future = bench.router.score(EARLY)
+    probe_answer(bench, bench.requests()[0], prefer="d")
+    assert [option.logprobs for option in future.result(SECONDS).options] == [
+        (-9.0,),
+        (-9.0,),
+        (-0.5,),
+    ]
+    assert len(bench.requests()) == 1
+
+
+@pytest.mark.parametrize("end", ["cancel", "failure", "unreadable", "death"])
+def test_a_later_round_ends_as_the_first_does(bench: Bench, end: str) -> None:
+    future = bench.router.score(EARLY)
+    probe_answer(bench, bench.requests()[0], prefer="c")
+    second = bench.requests()[1]
+    if end == "cancel":
+        assert future.cancel()
+        assert bench.aborts() == [second]
+        probe_answer(bench, second, prefer="x")  # was on its way: nobody's
+    elif end == "failure":
+        bench.router.deliver([Failed(second, EngineError("no"))])
+    elif end == "unreadable":
+        bench.answer(second, "", last=True)
+    else:
+        bench.router.die(EngineDied("gone"))
+    if end == "cancel":
+        assert future.cancelled()
+    else:
+        with pytest.raises(EngineError, match="no|could not be read|gone"):
+            future.result(SECONDS)
+        assert bench.aborts() == []
+    assert len(bench.requests()) == 2
+    if end != "death":
+        bench.generate("x")
+        assert_refused(bench, "x")
+
+
+def test_a_round_that_cannot_be_sent_ends_the_score(bench: Bench) -> None:
+    future = bench.router.score(EARLY)
+    (first,) = bench.requests()
+
+    def broken(messages: Sequence[ToEngine]) -> None:
+        if isinstance(messages[0], TokenRequest):
+            raise OSError("the pipe is closed")
+
+    bench.router._send = broken
+    probe_answer(bench, first, prefer="c")
+    with pytest.raises(EngineError, match="the pipe is closed"):
+        future.result(SECONDS)
 
 
 def test_closing_again_does_not_free_the_next_request_of_the_name(bench: Bench) -> None:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapwood.runtime.contenders import contenders
 from sapwood.runtime.errors import EngineError, InvalidRequest
 from sapwood.runtime.protocol import (
+    Bound,
     EngineInfo,
     FinishKind,
     FinishReason,
@@ -325,6 +327,32 @@ def test_only_the_tries_own_tokens_are_computed() -> None:
     assert sorted(own) == sorted({*inner, joint[0][:1]})  # each once
 
 
+@pytest.mark.parametrize("bound", ["columns", "means"])
+@settings(deadline=None, max_examples=150)
+@given(options=st.lists(texts.filter(bool), min_size=1, max_size=5), data=st.data())
+def test_rounds_compute_each_place_once(
+    bound: Bound, options: list[str], data: st.DataObject
+) -> None:
+    """Whatever the numbers are."""
+    plan = plan_of(BYTE_LEVEL, ScoreRequest(as_prompt("the"), tuple(options), bound=bound))
+    requests, computed = plan.requests, []
+    while requests:
+        for wire in requests:
+            assert wire.probe is not None
+            places = range(wire.probe.start, len(wire.prompt_ids) + 1)
+            computed += [wire.prompt_ids[:end] for end in places]
+            entries = answer(wire).prompt_logprobs or ()
+            drawn = [
+                replace(entry, logprob=data.draw(st.sampled_from([0.0, -1.0, -9.0])))
+                for entry in entries
+            ]
+            ended = plan.add(answer(wire)._replace(prompt_logprobs=tuple(drawn)))
+        assert ended
+        requests = plan.next_round()
+    assert len(computed) == len(set(computed))
+    assert len(contenders(bound, plan.scores().options)) == 1
+
+
 def test_usage_is_summed_over_the_walks() -> None:
     scores = score(BYTE_LEVEL, ScoreRequest(as_prompt("@"), ("#", "##", "$$")))
     assert (scores.usage.prompt_tokens, scores.usage.cached_tokens) == (2 + 2, 2)
@@ -333,6 +361,5 @@ def test_usage_is_summed_over_the_walks() -> None:
 def test_an_engine_that_scores_other_tokens_is_an_error() -> None:
     plan = plan_of(BYTE_LEVEL, ScoreRequest(as_prompt("@"), ("#",), request_id="mine"))
     (wire,) = plan.requests
-    assert plan.add(answer(wire)._replace(prompt_logprobs=(TokenLogprob(1, -1.0),)))
     with pytest.raises(EngineError, match="other tokens than those of request mine"):
-        plan.scores()
+        plan.add(answer(wire)._replace(prompt_logprobs=(TokenLogprob(1, -1.0),)))

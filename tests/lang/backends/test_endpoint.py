@@ -96,6 +96,9 @@ def test_scores_and_info_are_the_same_records(remote, scripted):
     request = ScoreRequest(as_prompt("ab"), ("c", "de"), unconditional=True)
     client, endpoint = remote(lambda r: "x")
     assert endpoint.client.score(request).result(20) == scripted().score(request).result(20)
+    early = ScoreRequest(as_prompt("ab"), ("c", "defg"), bound="columns")
+    assert endpoint.client.score(early).result(20) == scripted().score(early).result(20)
+    assert client.scored[-1].bound == "columns"
     assert endpoint.client.info() == client.info()
     assert endpoint.get_model_name() == "scripted"
     assert endpoint.get_server_info()["model_path"] == "scripted"
@@ -252,6 +255,7 @@ def chat(s):
         ),
         ("score", {"is": "ScoreRequest", "prompt": [], "options": [5]}),
         ("score", {"is": "ScoreRequest", "prompt": 7, "options": ["a"]}),
+        ("score", {"is": "ScoreRequest", "prompt": [], "options": ["a"], "bound": "greedy"}),
         ("score", []),
         ("score", 5),
     ],
