@@ -9,6 +9,7 @@ from typing import Any, Final
 from .api import gen
 from .backend import resolve
 from .program import Program, R
+from .recording import Aside, is_replaying
 from .state import ProgramState
 from .trace.prefix import Prefix, constant_prefix
 from .trace.tracing import traced
@@ -46,10 +47,14 @@ class CompiledProgram(Program[R]):
 
     def warm(self, backend: object | None = None) -> int:
         """Compute the beginning now, and wait for it. How many tokens of it the back end had not
-        cached; 0 too where there is no beginning, or the back end takes no tokens."""
-        if not self._prefix.nodes or resolve(backend).info().abilities.speaks != "ids":
+        cached; 0 too where there is no beginning, the back end takes no tokens, or a recording
+        answers. It is no part of a recording."""
+        if not self._prefix.nodes or is_replaying():
             return 0
-        state = Program(self._say_prefix).run(backend=backend)
+        client = resolve(backend)
+        if client.info().abilities.speaks != "ids":
+            return 0
+        state = Program(self._say_prefix).run(backend=Aside(client))
         meta = state.get_meta_info("prefix")
         return int(meta["prompt_tokens"] - meta["cached_tokens"])
 
@@ -59,6 +64,8 @@ class CompiledProgram(Program[R]):
         s += gen("prefix", max_tokens=0)
 
     def _before_batch(self, size: int, backend: object | None) -> None:
+        if size < 2 or is_replaying():
+            return
         page = resolve(backend).info().page_size
-        if size > 1 and len(self.prefix) >= _CHARACTERS * page:
+        if len(self.prefix) >= _CHARACTERS * page:
             self.warm(backend)

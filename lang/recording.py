@@ -7,6 +7,7 @@ kept, and how, is the runtime's (`runtime/recording`).
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -16,11 +17,18 @@ from ..runtime.errors import InvalidRequest
 from ..runtime.recording.recorder import Recorder
 from ..runtime.recording.recording import Recording
 from ..runtime.recording.replay import ReplayClient
-from ..runtime.recording.runs import KeepsRuns, RunInfo
+from ..runtime.recording.runs import RunInfo
 from .backend import resolve
 
 # Whether the code that runs here is the body of a program: a run that it starts is nested.
 IN_BODY: Final[ContextVar[bool]] = ContextVar("in_body", default=False)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A back end for what the author of a program did not ask for: neither kept nor replayed."""
+
+    client: Client
 
 
 class _Tape:
@@ -71,8 +79,15 @@ def replay(path: str | Path) -> Iterator[ReplayClient]:
     recorded fails with Diverged, which says what differs; what it leaves out is told by `unused()`
     of the value of the block. Raises InvalidRequest for what is no recording.
     """
+    with answered_from(Recording.read(path)) as client:
+        yield client
+
+
+@contextmanager
+def answered_from(recording: Recording) -> Iterator[ReplayClient]:
+    """See `replay`."""
     _tape.refuse_second("replay")
-    with closing(ReplayClient(Recording.read(path))) as client:
+    with closing(ReplayClient(recording)) as client:
         _tape.replayed = client
         try:
             yield client
@@ -80,11 +95,16 @@ def replay(path: str | Path) -> Iterator[ReplayClient]:
             _tape.replayed = None
 
 
+def is_replaying() -> bool:
+    """Whether no engine shall be asked, nor started."""
+    return _tape.replayed is not None
+
+
 def client_of_run(backend: object | None, run: Callable[[], RunInfo]) -> Client:
     """The client that a run talks to; `run` is only asked where somebody keeps runs apart."""
+    if isinstance(backend, Aside):
+        return backend.client
     if _tape.replayed is not None:
         return _tape.replayed.begin_run(run())
     client = resolve(backend)
-    if isinstance(client, KeepsRuns):
-        client = client.begin_run(run())
     return client if _tape.recorder is None else _tape.recorder.begin_run(client, run())

@@ -22,6 +22,7 @@ LAYERS = {
 EXCEPTIONS = {
     "__main__.py": {"server"},  # `python -m sapwood` is the command line
     "server/commands/lint.py": {"lang"},  # the command line of a check of programs, which is lang's
+    "server/commands/replay.py": {"lang"},  # programs that programs call are answered too
 }
 ANYONE = {"_native"}  # compiles and loads C++ sources; standard library only
 

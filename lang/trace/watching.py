@@ -19,6 +19,7 @@ from ..execution import Execution
 from ..nodes import Gen, Literal, Media, Node, Reasoning, RoleBegin, RoleEnd, Select, Sequence
 from ..observer import Added, Event, Forked, Joined, ScopeBegun, ScopeEnded
 from ..options import RunOptions
+from ..recording import Aside
 from . import graph as g
 from .lines import closed_roles
 from .values import is_plain
@@ -32,7 +33,7 @@ def watched(call: Call, backend: object | None) -> g.Graph:
     if backend is not None:
         return _watched(call, backend)
     with closing(ScriptedClient(_answer)) as client:
-        return _watched(call, client)
+        return _watched(call, Aside(client))
 
 
 def _watched(call: Call, backend: object) -> g.Graph:

@@ -1,6 +1,6 @@
 """`RunInfo`: one execution of a program, as a client that keeps runs apart is told of it.
 
-Owns: that record and the Protocol of such clients. Knows no file.
+Owns: that record. Knows no file.
 """
 
 import hashlib
@@ -9,9 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
-
-from ..client import Client
+from typing import Any, Final
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each process
 _REPR: Final = "repr"
@@ -35,13 +33,6 @@ class RunInfo:
     def key(self) -> tuple[str, str]:
         """Equal for runs of one program with equal arguments."""
         return self.program, json.dumps(described(self.arguments), sort_keys=True)
-
-
-@runtime_checkable
-class KeepsRuns(Protocol):
-    """A client that gives every run a client of its own."""
-
-    def begin_run(self, run: RunInfo) -> Client: ...
 
 
 def described(value: Any, depth: int = 0) -> Any:

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ...lang.recording import answered_from
 from ...runtime.errors import Diverged
 from ...runtime.recording.recording import RecordedRun, Recording
-from ...runtime.recording.replay import ReplayClient
 from ...runtime.recording.rerun import rerun
 from ...runtime.recording.runs import missing, source_digest
 from .engine_options import add_engine_options, engine_config, launched
@@ -65,11 +65,11 @@ def _replay(recording: Recording) -> int:
     runs = [run for run in recording.runs if not run.info.nested]
     differing = 0
     modules: dict[str, ModuleType] = {}
-    with closing(ReplayClient(recording)) as client:
+    with answered_from(recording) as client:
         for recorded in runs:
             program = _program(recorded, modules)
             _note_change(recorded, program)
-            outcome, same = _repeat(program, recorded, client)
+            outcome, same = _repeat(program, recorded)
             differing += not same
             print(f"run {recorded.number} {recorded.info.program}: {outcome}", flush=True)
         unused = client.unused()
@@ -83,13 +83,11 @@ def _replay(recording: Recording) -> int:
     return 0
 
 
-def _repeat(program: Program, recorded: RecordedRun, client: ReplayClient) -> tuple[str, bool]:
+def _repeat(program: Program, recorded: RecordedRun) -> tuple[str, bool]:
     """(what to say, whether everything was as recorded)."""
     given = _arguments(program, recorded)
     try:
-        state = program.run(
-            *given.args[1:], **given.kwargs, **recorded.info.options, backend=client
-        )
+        state = program.run(*given.args[1:], **given.kwargs, **recorded.info.options)
         error = state.error()
     except Exception as raised:  # the program's own: recorded programs may well fail
         error = raised

@@ -70,6 +70,39 @@ def test_programs_are_repeated_with_no_model(recording, capsys) -> None:
     )
 
 
+NESTED = """
+import sapwood as sw
+
+@sw.function
+def inner(s, x):
+    s += x * 60 + sw.gen("a")
+    return s["a"]
+
+@sw.function
+def outer(s):
+    states = inner.compile().run_batch([{"x": "1"}, {"x": "2"}])
+    s += inner.run("3").ret_value + states[0]["a"] + sw.gen("b")
+"""
+
+
+def test_programs_that_programs_call_ask_no_engine_either(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    source = tmp_path / "recorded_nested.py"
+    source.write_text(NESTED)
+    client = ScriptedClient(lambda request: "blue")
+    sw.set_default_backend(client)
+    with sw.record(tmp_path / "run.jsonl"):
+        load(source).outer.run().sync()
+    sw.set_default_backend(None)
+    client.close()
+    monkeypatch.setattr(sw.Engine, "__init__", lambda *_: pytest.fail("an engine was started"))
+    assert told(capsys, tmp_path / "run.jsonl") == (
+        0,
+        ["run 0 outer: as recorded", "1 runs, 4 requests: all as recorded"],
+    )
+
+
 def test_a_changed_program_is_told_with_its_first_difference(recording, capsys) -> None:
     source = recording.parent / "recorded_colours.py"
     source.write_text(PROGRAMS.replace("The colour", "The color"))

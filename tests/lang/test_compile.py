@@ -98,6 +98,21 @@ def test_a_batch_warms_once(scripted):
     assert [request.sampling.max_tokens for request in client.requests[7:]] == [0, 128, 128]
 
 
+def test_what_is_warmed_is_no_part_of_a_recording(scripted, tmp_path, monkeypatch):
+    client = scripted(lambda request: "x")
+    program = sw.function(few_shot).compile()
+    items = [{"q": str(i)} for i in range(3)]
+    with sw.record(tmp_path / "run.jsonl"):
+        assert program.warm(client) > 0
+        assert [state["a"] for state in program.run_batch(items, backend=client)] == ["x"] * 3
+    assert len(client.requests) == 5
+    monkeypatch.setattr(sw.Engine, "__init__", lambda *_: pytest.fail("an engine was started"))
+    with sw.replay(tmp_path / "run.jsonl") as recording:
+        assert program.warm() == 0
+        assert [state["a"] for state in program.run_batch(items)] == ["x"] * 3
+        assert recording.unused() == []
+
+
 NOTHING_TO_WARM = {
     "one item": (few_shot, [{"q": "1"}]),
     "no item": (few_shot, []),

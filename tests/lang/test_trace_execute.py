@@ -127,3 +127,15 @@ def test_reading_and_running_say_the_same():
 
     read, ran = (str(program.trace(execute=way)) for way in (False, True))
     assert read == ran
+
+
+def test_a_trace_is_no_part_of_a_recording(tmp_path):
+    @sw.function
+    def program(s):
+        s += "Q" + sw.gen("a")
+
+    with sw.record(tmp_path / "run.jsonl"):
+        seen = str(program.trace(execute=True))
+    with sw.replay(tmp_path / "run.jsonl"):
+        assert str(program.trace(execute=True)) == seen
+    assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 1
