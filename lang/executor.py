@@ -80,6 +80,7 @@ class Executor:
         self.first_piece = 0  # where this branch's own text begins
         self._queue: deque[Step] = deque()
         self._step: Step | None = None  # the one in flight
+        self._num_pieces = 0  # of the transcript, when that step began
         self._pending: Pending | None = None
         self._origin = origin
         self._active = origin is not None
@@ -123,6 +124,7 @@ class Executor:
         with self.run.changed:
             if self.failure is None and self._queue:
                 self._step, self._pending = self._queue.popleft(), Pending(self)
+                self._num_pieces = len(self.transcript.pieces)
                 return self._step, self._pending
             while self._queue:
                 assert self.failure is not None
@@ -291,12 +293,14 @@ class Executor:
     ) -> Failure:
         """What readers will be told; the lock must be held."""
         named = step.variable.name if isinstance(step, Generate | Score) else None
+        # A broken answer may be shown already, in part: it is not what was asked.
+        before = self._num_pieces if isinstance(step, Generate) else None
         return Failure(
             cause,
             self.run.program,
             named,
             step.location if isinstance(step, Generate | Score | Fill) else None,
-            tail_of(self.transcript.end_of_text(200)),
+            tail_of(self.transcript.end_of_text(200, before)),
             request_id,
         )
 

@@ -90,11 +90,11 @@ class Transcript:
     def text(self, start: int = 0) -> str:
         return "".join(piece.text for piece in self.pieces[start:])
 
-    def end_of_text(self, num_chars: int) -> str:
-        """The last characters, without joining the whole text."""
+    def end_of_text(self, num_chars: int, num_pieces: int | None = None) -> str:
+        """The last characters (of the first `num_pieces`), without joining the whole text."""
         taken: list[str] = []
         missing = num_chars
-        for piece in reversed(self.pieces):
+        for piece in reversed(self.pieces[:num_pieces]):
             if missing <= 0:
                 break
             taken.append(piece.text[-missing:])

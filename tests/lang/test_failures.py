@@ -79,6 +79,27 @@ def test_every_read_raises_the_original_error(scripted, read, failure, stream):
         assert error.__cause__ is BOOM
 
 
+@pytest.mark.parametrize("how", ["fails", "cancelled", "late"])
+def test_what_came_of_an_answer_is_no_part_of_its_prompt(scripted, how):
+    broken = Reply("half of it", chunk_size=4, hold_after=2)
+    if how == "fails":
+        broken = Reply("half of it", chunk_size=4, error=sw.EngineError("boom"))
+
+    def body(s):
+        s += "ask " + sw.gen("a", timeout=0.1 if how == "late" else None)
+
+    state = sw.function(body).run(backend=scripted([broken]), stream=True)
+    for piece in state.text_iter("a"):
+        if how == "cancelled":
+            state.cancel()
+        assert piece in "half of it"
+        break
+    with pytest.raises(sw.ProgramError) as caught:
+        state["a"]
+    assert caught.value.prompt_tail == "ask "
+    assert state._branch.executor.transcript.text() != "ask "
+
+
 def test_error_tells_without_raising(scripted):
     state = sw.function(gens).run(backend=scripted([BOOM]))
     assert isinstance(state.error(), sw.ProgramError)
