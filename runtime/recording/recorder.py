@@ -117,7 +117,7 @@ class RecordingClient:
         except BaseException as error:
             self._refused(number, error)
             raise
-        return RecordedStream(stream, partial(self._heard, number))
+        return RecordedStream(stream, partial(self._heard, number), request.sampling.n)
 
     def score(self, request: ScoreRequest) -> Future[Scores]:
         number = self._ask(request)
@@ -157,10 +157,12 @@ class RecordingClient:
 
 
 class RecordedStream:
-    """See `Stream`. Every event is written before its reader has it."""
+    """See `Stream`. Every event is written before its reader has it, and that the reader closed it
+    when it does so: what the engine answers to that may come after the recording's end."""
 
-    def __init__(self, stream: Stream, hear: Callable[[Event], None]) -> None:
-        self._stream, self._hear = stream, hear
+    def __init__(self, stream: Stream, write: Callable[[Event], None], num_samples: int) -> None:
+        self._stream, self._write = stream, write
+        self._unfinished = num_samples
 
     @property
     def request_id(self) -> str:
@@ -183,4 +185,14 @@ class RecordedStream:
         self._stream.subscribe(hear_first)
 
     def close(self) -> None:
+        self._hear(Cancelled("the request was closed by its caller"))
         self._stream.close()
+
+    def _hear(self, event: Event) -> None:
+        if self._unfinished <= 0:
+            return
+        if isinstance(event, BaseException):
+            self._unfinished = 0
+        elif event.finish is not None:
+            self._unfinished -= 1
+        self._write(event)

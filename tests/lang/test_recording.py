@@ -259,6 +259,26 @@ def test_lines_are_json(tmp_path: Path, scripted) -> None:
     assert run["file"] == __file__
 
 
+def test_an_answer_that_was_closed_early_is_known_as_such(tmp_path: Path, scripted) -> None:
+    @sw.function
+    def one(s):
+        s += "One" + sw.gen("a", max_tokens=8)
+
+    path = tmp_path / "run.jsonl"
+    client = scripted([Reply(" two three", chunk_size=4, hold_after=1)])
+    with sw.record(path):
+        state = one.run(backend=client, stream=True)
+        next(iter(state.text_iter("a")))
+        state.cancel()
+    (ask,) = Recording.read(path).runs[0].asks
+    assert [type(event) for event in ask.events[-1:]] == [sw.Cancelled]
+    with sw.replay(path):
+        error = one.run().error()
+    assert error is not None and isinstance(error.__cause__, sw.Cancelled)
+    (again,) = rerun(Recording.read(path), scripted([" two three four"]))
+    assert again.difference is None
+
+
 class _FullDisk:
     """A file that takes so many lines, and then no more."""
 
