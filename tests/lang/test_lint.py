@@ -138,6 +138,8 @@ CASES = {
     ),
     "choices of a gen": (body('s += sw.gen("x", choices=["1", "1"])'), ["3 SW004"]),
     "regex that is none": (body('s += sw.gen(regex="(")'), ["3 SW012"]),
+    "regex of a stop that is none": (body('s += sw.gen(stop_regex=["a", "("])'), ["3 SW012"]),
+    "regex of a stop": (body('s += sw.gen(stop_regex="a|b")'), []),
     "a schema out of bounds": (
         "import json\n" + body('s += sw.gen(json_schema=json.dumps({"type": "nothing"}))'),
         [],  # only a run knows what a call returns

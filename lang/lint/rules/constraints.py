@@ -5,7 +5,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ....runtime.constraint_facts import ConstraintFacts, constraint_facts
+from ....runtime.errors import InvalidRequest
 from ....runtime.protocol import Constraint, JsonSchema, Regex, dtype_constraint
+from ....runtime.stop_patterns import compile_stop_pattern
 from ...trace import graph as g
 from ..findings import Found, Rule
 from ..subject import Subject
@@ -31,6 +33,13 @@ def _impossible(subject: Subject) -> Iterator[Found]:
         fault = None if constraint is None else _facts(constraint).fault
         if fault is not None:
             yield Found(gen.place, f"{option.name}: {fault.message}")
+    for vertex in subject.graph.walk():
+        if isinstance(vertex, g.Generate):
+            for pattern in _texts(vertex.option("stop_regex")):
+                try:
+                    compile_stop_pattern(pattern)
+                except InvalidRequest as error:
+                    yield Found(vertex.place, str(error))
 
 
 def _unreachable_stop(subject: Subject) -> Iterator[Found]:
@@ -38,19 +47,21 @@ def _unreachable_stop(subject: Subject) -> Iterator[Found]:
     the constraint lets the stop text follow. One that can nowhere follow never ends anything: let
     the constraint allow it, or leave it away."""
     for gen, option in _constrained(subject):
-        stop = gen.option("stop")
-        if stop is None or not stop.is_known:
-            continue
         try:
             constraint = _constraint(option)
         except ValueError:
             continue  # the rule above tells
-        stops = [stop.value] if isinstance(stop.value, str) else stop.value
-        for text in stops if isinstance(stops, list | tuple) else ():
-            if constraint is None or not isinstance(text, str) or not text:
-                continue
-            if _facts(constraint).stops_at(text) is False:
+        for text in _texts(gen.option("stop")):
+            if constraint is not None and _facts(constraint).stops_at(text) is False:
                 yield Found(gen.place, f"{option.name} lets stop text {text!r} follow nowhere")
+
+
+def _texts(option: g.Option | None) -> list[str]:
+    """Of an option that is a text or a list of texts; none where they are not known."""
+    if option is None or not option.is_known:
+        return []
+    values = option.value if isinstance(option.value, list | tuple) else [option.value]
+    return [text for text in values if isinstance(text, str) and text]
 
 
 def _constrained(subject: Subject) -> Iterator[tuple[g.Generate, g.Option]]:
