@@ -7,6 +7,7 @@ awaited, and blocks nothing.
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
+from weakref import WeakMethod
 
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
@@ -49,7 +50,8 @@ class AsyncProgramState(Generic[R]):
         self._branch = branch
         self._outside = outside
         if owner:
-            REAPER.when_dropped(self, branch.cancel_program if outside else branch.executor.abandon)
+            action = branch.cancel_program if outside else branch.executor.abandon
+            REAPER.when_dropped(self, WeakMethod(action))
 
     # --- adding --------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Aborts the requests of states that nobody holds any more, and of those whose time is over.
 
 Owns: one daemon thread, the only one that watches the clock. A finalizer may run at any moment,
-also while its own thread holds a lock, so it only hands the work over.
+also while its own thread holds a lock, so it only hands the work over. It keeps no run alive: the
+error that a body ended with holds the body's frame, and so the very states that are watched.
 """
 
 import logging
@@ -28,13 +29,14 @@ class _Alarm:
 
 class Reaper:
     def __init__(self) -> None:
-        self._work: SimpleQueue[Action | _Alarm] = SimpleQueue()
+        self._work: SimpleQueue[WeakMethod[Action] | _Alarm] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._numbers = count()
 
-    def when_dropped(self, holder: object, action: Action) -> None:
-        """Call `action` on the reaper's thread once `holder` is garbage."""
+    def when_dropped(self, holder: object, action: "WeakMethod[Action]") -> None:
+        """Call `action` on the reaper's thread once `holder` is garbage, unless its object is gone:
+        what a request in flight needs is kept alive by its client."""
         self._start()
         finalize(holder, self._work.put, action).atexit = False
 
@@ -64,7 +66,7 @@ class Reaper:
                 _do(work)
             del work  # nothing of it may live on while the thread waits
 
-    def _next(self, alarms: list[_Alarm]) -> Action | _Alarm | None:
+    def _next(self, alarms: list[_Alarm]) -> "WeakMethod[Action] | _Alarm | None":
         """What is handed over next; None when an alarm is due before that."""
         try:
             wait = max(0.0, alarms[0].when - time.monotonic()) if alarms else None
@@ -75,12 +77,13 @@ class Reaper:
     def _ring(self, alarms: list[_Alarm]) -> None:
         now = time.monotonic()
         while alarms and alarms[0].when <= now:
-            action = heappop(alarms).action()
-            if action is not None:
-                _do(action)
+            _do(heappop(alarms).action)
 
 
-def _do(action: Action) -> None:
+def _do(held: "WeakMethod[Action]") -> None:
+    action = held()
+    if action is None:
+        return
     try:
         action()
     except Exception:  # a client that cannot abort: the others' work goes on

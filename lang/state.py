@@ -6,6 +6,7 @@ Owns: the public verbs on one branch of a run. Adding never waits; reading waits
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, overload
+from weakref import WeakMethod
 
 from ..runtime.errors import InvalidRequest
 from .branch import Branch
@@ -42,7 +43,8 @@ class ProgramState(Generic[R]):
         self._outside = outside
         if owner:
             executor = branch.executor
-            REAPER.when_dropped(self, executor.cancel if outside else executor.abandon)
+            action = executor.cancel if outside else executor.abandon
+            REAPER.when_dropped(self, WeakMethod(action))
 
     # --- adding --------------------------------------------------------------------------------
 

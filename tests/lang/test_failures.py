@@ -3,10 +3,13 @@
 The module's timeout is the deadline: a hang fails here.
 """
 
+import asyncio
+import contextlib
 import gc
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -322,6 +325,49 @@ def test_a_dropped_reader_aborts_a_streaming_run(scripted):
     gc.collect()
     assert ended.wait(20)
     wait_until(lambda: client.aborted)
+
+
+@pytest.mark.parametrize("way", ["run", "stream", "run_batch", "arun", "arun_batch"])
+def test_a_program_that_failed_is_forgotten_with_its_state(scripted, way):
+    client = scripted(lambda r: "x")
+    runs = []
+
+    def say(s):
+        runs.append(weakref.ref(s._branch.run))
+        s += "q"
+        forks = s.fork(2)
+        forks += sw.gen("a")
+        raise ZeroDivisionError(f"with {len(forks)} branches")
+
+    def plain(s):
+        say(s)
+
+    async def coroutine(s):
+        say(s)
+
+    program = sw.function(coroutine if way.startswith("a") else plain)
+
+    def fail():
+        with contextlib.suppress(ZeroDivisionError):
+            match way:
+                case "run":
+                    program.run(backend=client)
+                case "stream":
+                    program.run(backend=client, stream=True).text()
+                case "run_batch":
+                    program.run_batch([{}] * 3, backend=client, on_error="keep")
+                case "arun":
+                    asyncio.run(program.arun(backend=client))
+                case "arun_batch":
+                    asyncio.run(program.arun_batch([{}] * 3, backend=client, on_error="keep"))
+
+    fail()
+    client.close()  # its thread holds the last answer that it gave
+    deadline = time.monotonic() + 10
+    while any(run() is not None for run in runs) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert runs and not any(run() for run in runs)
 
 
 def test_a_dropped_branch_is_aborted_and_its_siblings_are_not(scripted):
