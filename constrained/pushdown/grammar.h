@@ -60,6 +60,11 @@ class Grammar {
   int forced(int configuration, std::vector<uint8_t>& out) {
     bool may_follow[256];
     while (!machine_.accepting(configuration) && out.size() < MOST_FORCED) {
+      if (const int byte = machine_.sole_byte(configuration); byte >= 0) {
+        out.push_back(static_cast<uint8_t>(byte));
+        configuration = machine_.step_sole(configuration);
+        continue;
+      }
       next_bytes(configuration, may_follow);
       const bool* first = std::find(may_follow, may_follow + 256, true);
       if (std::find(first + 1, static_cast<const bool*>(may_follow + 256), true) != may_follow + 256) break;
@@ -130,7 +135,6 @@ class Grammar {
   // those after which the end can be reached within it.
   void fill(int configuration, int budget, int32_t* row) {
     configuration = machine_.outline(configuration);
-    const size_t bytes = vocabulary_.num_words() * sizeof(int32_t);
     Row& whole = row_of(configuration);
     if (budget >= 0 && budget <= whole.most && !whole.is_exact) {  // then the cheap bound is not enough
       whole.most = make_row(configuration, NEVER - 1);
@@ -138,10 +142,10 @@ class Grammar {
       whole.is_exact = true;
     }
     if (budget < 0 || budget > whole.most) {
-      std::memcpy(row, whole.words->words.data(), bytes);
+      vocabulary_.rows().write(*whole.words, row);
     } else {
       make_row(configuration, budget - 1);
-      std::memcpy(row, scratch_.data(), bytes);
+      std::memcpy(row, scratch_.data(), vocabulary_.num_words() * sizeof(int32_t));
     }
   }
 
@@ -194,7 +198,7 @@ class Grammar {
 
   void add_row(int most) {
     RowStore::Words words = vocabulary_.rows().keep(scratch_.data());
-    if (words.use_count() == 1) bytes_ += vocabulary_.num_words() * sizeof(int32_t);
+    if (words.use_count() == 1) bytes_ += words->bytes();
     rows_.push_back({std::move(words), most});
   }
 
@@ -254,10 +258,10 @@ class Grammar {
   int walk(const Trie& trie, int top, int configuration, int most_after, int most) {
     Walk walk{trie, most_after, most};
     at_[trie[top].depth] = {configuration, nullptr};
-    if (trie[top].is_wide)
-      walk_children(walk, top);
+    if (machine_.sole_byte(configuration) >= 0)
+      walk_chain(walk, top, configuration);
     else
-      walk_range(walk, top + 1, trie.end(top));
+      walk_below(walk, top);
     for (const Trie::Twins& twins : trie.twins())
       if (scratch_[twins.first / 32] >> (twins.first % 32) & 1) set(twins.other);
     return walk.most;
@@ -268,12 +272,51 @@ class Grammar {
     int most_after, most;
   };
 
+  void walk_below(Walk& walk, int node) {
+    if (walk.trie[node].is_wide)
+      walk_children(walk, node);
+    else
+      walk_range(walk, node + 1, walk.trie.end(node));
+  }
+
+  // Below a node where a chain or a run goes on; false where there is neither.
+  bool walk_shortcut(Walk& walk, int node, int reached, uint32_t allowed) {
+    if (machine_.sole_byte(reached) >= 0) {
+      walk_chain(walk, node, reached);
+      return true;
+    }
+    const Machine::Run run = machine_.run(reached);
+    if (run.set != DEAD) walk_run(walk, node, run, allowed);
+    return run.set != DEAD;
+  }
+
+  // Below a node where a single byte may follow: of its children that one, and so on. No step row is
+  // made for what lies on the way.
+  void walk_chain(Walk& walk, int node, int reached) {
+    for (int byte; (byte = machine_.sole_byte(reached)) >= 0;) {
+      node = walk.trie.child(node, static_cast<uint8_t>(byte));
+      if (node < 0) return;
+      reached = machine_.step_sole(reached);
+      if (reached == DEAD) return;
+      ended_ |= machine_.accepting(reached);
+      if (walk.trie.has_token(node) && leaves(reached, walk.most_after, walk.most)) set(walk.trie[node].token);
+    }
+    at_[walk.trie[node].depth] = {reached, machine_.known_steps(reached)};
+    const uint32_t allowed = leaves(reached, walk.most_after, walk.most) ? ~0u : 0;
+    if (machine_.sole_byte(reached) != Machine::MAY_RUN || !walk_shortcut(walk, node, reached, allowed)) walk_below(walk, node);
+  }
+
   // Below a wide node only what is wanted of it is looked at.
   void walk_children(Walk& walk, int node) {
     const int depth = walk.trie[node].depth;
     const int configuration = at_[depth].configuration;
-    for (const Trie::Child& child : walk.trie.children(node))
-      if (machine_.step(configuration, child.byte) != DEAD) walk_range(walk, child.node, walk.trie.end(child.node));
+    const uint8_t* byte_class = machine_.program().byte_class;
+    const int* steps = machine_.steps(configuration);
+    for (const Trie::Child& child : walk.trie.children(node)) {
+      const int c = byte_class[child.byte];
+      if (steps[c] != DEAD && machine_.step_class(configuration, c) != DEAD)
+        walk_range(walk, child.node, walk.trie.end(child.node));
+    }
   }
 
   void walk_range(Walk& walk, int first, int last) {
@@ -282,8 +325,9 @@ class Grammar {
     At* at = at_.data();
     int32_t* words = scratch_.data();
     int most = walk.most;
-    int before = DEAD;     // the configuration reached last,
-    uint32_t allowed = 0;  // and all bits where its tokens are allowed
+    int before = DEAD;        // the configuration reached last,
+    int sole = Machine::ANY;  // the byte that it reads,
+    uint32_t allowed = 0;     // and all bits where its tokens are allowed
     for (int node = first; node < last;) {
       const Trie::Node here = nodes[node];
       At& above = at[here.depth - 1];
@@ -298,19 +342,20 @@ class Grammar {
         }
       }
       at[here.depth] = {reached, machine_.known_steps(reached)};
-      Machine::Run run{DEAD, DEAD, 0};
       if (reached != before) {
+        sole = machine_.sole_byte(reached);
         allowed = leaves(reached, walk.most_after, most) ? ~0u : 0;
         before = reached;
         ended_ |= machine_.accepting(reached);
-        run = machine_.run(reached);
       }
       // Where no token ends the bit is in a word that nobody reads.
       words[here.token / 32] |= static_cast<int32_t>(allowed & 1u << (here.token % 32));
-      if (run.set != DEAD) {
-        walk_run(walk, node, run, allowed);
-        node = walk.trie.end(node);
-        continue;
+      if (sole != Machine::ANY) {
+        if (walk_shortcut(walk, node, reached, allowed)) {
+          node = walk.trie.end(node);
+          continue;
+        }
+        sole = Machine::ANY;
       }
       if (here.is_wide) {
         walk_children(walk, node);

@@ -51,6 +51,7 @@ class Machine {
     rules_.resize(program_.collections.size());
     rule_configurations_.assign(program_.rule_start.size(), NOT_MADE);
     find_byte_counts();
+    find_sole_bytes();
     settle_needs();
     start_ = start_of(program_.root);
     deadline_ = Clock::time_point::max();
@@ -81,15 +82,29 @@ class Machine {
     for (const std::vector<int>* numbers : {&shortest_, &frame_shortest_, &above_, &counting_need_, &texts_before_,
                                             &product_shortest_, &need_, &inner_, &rule_configurations_})
       bytes += sizeof(int) * numbers->capacity();
-    return bytes + sizeof(void*) * rows_.capacity() + accepting_.capacity() + not_above_.size() * BYTES_OF_A_NODE;
+    bytes += sizeof(void*) * rows_.capacity() + sizeof(Sole) * soles_.capacity() + accepting_.capacity();
+    return bytes + not_above_.size() * BYTES_OF_A_NODE;
   }
 
   // Where a class of bytes leads from a configuration, or DEAD.
   int step_class(int configuration, int byte_class) {
+    if (const Sole& sole = soles_[configuration]; sole.byte >= 0) {
+      if (byte_class != program_.byte_class[sole.byte]) return DEAD;
+      return sole.next == UNKNOWN ? make_step(configuration, byte_class) : sole.next;
+    }
     const int next = row(configuration)[byte_class];
     return next == UNKNOWN ? make_step(configuration, byte_class) : next;
   }
   int step(int configuration, uint8_t byte) { return step_class(configuration, program_.byte_class[byte]); }
+
+  // The one byte that a configuration reads, within a key or a literal; ANY: there may be others;
+  // MAY_RUN: others, and `run` may find some.
+  static constexpr int ANY = -1, MAY_RUN = -2;
+  int sole_byte(int configuration) const { return soles_[configuration].byte; }
+  int step_sole(int configuration) {
+    const Sole& sole = soles_[configuration];
+    return sole.next == UNKNOWN ? make_step(configuration, program_.byte_class[sole.byte]) : sole.next;
+  }
 
   // Where each class of bytes leads from a configuration; below DEAD: not known yet. Stays where it is.
   const int* steps(int configuration) { return row(configuration); }
@@ -347,7 +362,9 @@ class Machine {
       made = free_;
       free_ += size;
       room_ -= size;
-      std::fill_n(made, size, UNKNOWN);
+      const Sole& sole = soles_[configuration];
+      std::fill_n(made, size, sole.byte < 0 ? UNKNOWN : DEAD);
+      if (sole.byte >= 0) made[program_.byte_class[sole.byte]] = sole.next;
       ++num_rows_;
     }
     return made;
@@ -408,6 +425,10 @@ class Machine {
       if (goes_on) reach({count(origin, after), item.frame});
     }
     const int made = one.state == DEAD ? DEAD : reached.empty() ? intern_one(one) : (reached.push_back(one), intern(reached));
+    if (soles_[configuration].byte >= 0) {
+      if (int* known = rows_[configuration]) known[byte_class] = made;
+      return soles_[configuration].next = made;
+    }
     int* known = row(configuration);
     std::fill(known + program_.byte_class[low], known + program_.byte_class[high] + 1, made);
     return known[byte_class] = made;
@@ -478,9 +499,29 @@ class Machine {
     if (size() >= MOST_CONFIGURATIONS) throw Limit("it needs more than 200000 states");
     if (bytes() > MOST_BYTES) throw Limit("it needs more than 128 MiB");
     rows_.push_back(nullptr);
+    soles_.push_back({sole_of(reading), UNKNOWN});
     accepting_.push_back(accepting);
     shortest_.push_back(-1);
     return configurations_.add(key_);
+  }
+
+  // See `sole_byte`.
+  int sole_of(std::span<const Item> reading) const {
+    if (!reading.empty() && reads_by_itself(reading.back().state)) return MAY_RUN;
+    int sole = ANY;
+    for (const Item& item : reading) {
+      const int byte = is_counting(item.state) ? -1 : sole_bytes_[item.state];
+      if (byte < 0 || (sole >= 0 && byte != sole)) return ANY;
+      sole = byte;
+    }
+    return sole;
+  }
+
+  void find_sole_bytes() {
+    sole_bytes_.assign(program_.num_states(), -1);
+    for (int state = 0; state < program_.num_states(); ++state)
+      if (const Edge* edge = program_.edges.first(state); program_.edges.size(state) == 1 && edge->low == edge->high)
+        sole_bytes_[state] = static_cast<int16_t>(edge->low);
   }
 
   // Whether a state leads nowhere by empty steps.
@@ -1229,6 +1270,11 @@ class Machine {
   int64_t work_;  // that may still be done
   int start_ = DEAD;
   Interner configurations_;  // accepting, then (state, frame) pairs
+  struct Sole {
+    int byte, next;  // see `sole_byte`; where it leads, or UNKNOWN
+  };
+  std::vector<Sole> soles_;
+  std::vector<int16_t> sole_bytes_;  // of each state; -1: it reads others, or none
   std::vector<int*> rows_;  // in blocks; null: none yet
   size_t num_rows_ = 0;     // of these, how many are made
   std::vector<std::unique_ptr<int[]>> blocks_;

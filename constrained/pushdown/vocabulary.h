@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <span>
 #include <unordered_map>
@@ -64,7 +65,7 @@ class Trie {
     int first, other;  // tokens with the same bytes; only the first is in the trie
   };
   struct Node {
-    uint32_t byte : 8, is_wide : 1, depth : 23;
+    uint32_t byte : 8, is_wide : 1, is_indexed : 1, depth : 22;
     int token;  // `none` where no token ends here
   };
 
@@ -96,6 +97,7 @@ class Trie {
     }
     close(path, 0);
     list_children();
+    index_children();
   }
 
   struct Child {
@@ -115,6 +117,11 @@ class Trie {
   const std::vector<Twins>& twins() const { return twins_; }
 
   int child(int node, uint8_t byte) const {  // -1: none
+    if (nodes_[node].is_indexed) {
+      for (size_t at = place(key(node, byte)); index_[at].child >= 0; at = (at + 1) & (index_.size() - 1))
+        if (index_[at].above == key(node, byte)) return index_[at].child;
+      return -1;
+    }
     for (int at = node + 1; at < end_[node]; at = end_[at])
       if (nodes_[at].byte == byte) return at;
     return -1;
@@ -122,7 +129,7 @@ class Trie {
 
  private:
   void add(uint8_t byte, int depth) {
-    nodes_.push_back({byte, false, static_cast<uint32_t>(depth), none_});
+    nodes_.push_back({byte, false, false, static_cast<uint32_t>(depth), none_});
     end_.push_back(0);
   }
   void close(std::vector<int>& path, int kept) {
@@ -143,10 +150,39 @@ class Trie {
     }
   }
 
+  static uint64_t key(int node, uint8_t byte) { return static_cast<uint64_t>(node) << 8 | byte; }
+  size_t place(uint64_t key) const {
+    const uint64_t h = key * 0x9E3779B97F4A7C15u;
+    return h >> 32 & (index_.size() - 1);
+  }
+
+  void index_children() {
+    std::vector<Indexed> found;
+    for (int node = 0; node < num_nodes(); ++node) {
+      const size_t before = found.size();
+      for (int child = node + 1; child < end_[node]; child = end_[child]) found.push_back({key(node, byte(child)), child});
+      nodes_[node].is_indexed = found.size() - before >= MANY;
+      if (!nodes_[node].is_indexed) found.resize(before);
+    }
+    index_.resize(std::bit_ceil(2 * found.size() + 2));
+    for (const Indexed& one : found) {
+      size_t at = place(one.above);
+      while (index_[at].child >= 0) at = (at + 1) & (index_.size() - 1);
+      index_[at] = one;
+    }
+  }
+
+  struct Indexed {
+    uint64_t above = 0;  // the node, and the byte that leads on
+    int child = -1;
+  };
+
   static constexpr size_t WIDE = 48;
+  static constexpr size_t MANY = 12;  // fewer are looked at one after the other
   int none_;
   std::vector<Node> nodes_;
   std::vector<int> end_;
+  std::vector<Indexed> index_;  // of the children of nodes with many; a power of two
   std::unordered_map<int, int> lists_;  // of wide nodes
   std::vector<int> begin_{0};
   std::vector<Child> children_;

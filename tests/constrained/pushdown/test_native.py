@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sapwood._native import NativeUnavailable
-from sapwood.constrained import Choice, CompileLimits, JsonSchema, Regex, Vocabulary
+from sapwood.constrained import Choice, CompileLimits, Ebnf, JsonSchema, Regex, Vocabulary
 from sapwood.constrained.lower import lower
 from sapwood.constrained.pushdown.collection import NEVER
 from sapwood.constrained.pushdown.machine import DEAD
@@ -386,6 +386,17 @@ def test_depth_multiplies_neither_rows_nor_configurations(name):
         grown.append(short.num_configurations - before)
     assert len(set(grown[30:])) == 1 and grown[-1] <= 2 * len(text) < grown[0] + grown[1]
     every_row_is_brute_force(native, text * 20 + end, BRACKETS)
+
+
+@pytest.mark.parametrize("period", range(11, 15))
+def test_chains_end_calls_that_lie_deep(period):
+    """Closing signs follow each other as a single byte each, where the outermost of so many calls
+    could end with one more: a row of the upper calls alone would miss the tokens that go on."""
+    rules = [f'r{i} ::= "[" r{i + 1} "]"' for i in range(1, period)]
+    text = "\n".join(['r0 ::= "[" r1 "]" "x"?', *rules, f'r{period} ::= r0 | "1"'])
+    program = lower(Ebnf(f"root ::= r0\n{text}"), CompileLimits())
+    native = NativeTokenMachine(program, BRACKETS)
+    every_row_is_brute_force(native, b"[" * period * 4 + b"1" + b"]" * period * 4, BRACKETS)
 
 
 def every_row_is_brute_force(native, text: bytes, vocabulary: Vocabulary) -> None:
