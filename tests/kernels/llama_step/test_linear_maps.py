@@ -185,11 +185,14 @@ def check_form(weight_format: WeightFormat, x: Array, values: Array) -> None:
         groups = x.reshape(len(x), -1, 32)
         step = np.abs(groups).max(axis=2, keepdims=True) / 127
         error = np.abs(values.reshape(groups.shape) - groups)
-        assert (error <= step * (0.5 + 1e-5)).all()
+        # The inverse of the step, the product and the step are rounded once each (a fourth time for
+        # the test's own), up to 127 steps from 0.
+        assert (error <= step * (0.5 + 4 * 127 * 2.0**-24)).all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(case=cases())
+@example(case=Case(WeightFormat.INT8, Source.F32, 55, 352, 59, False, 1))  # near the bound in AVX2
 def test_products(probe: Any, case: Case) -> None:
     check_products(probe, case)
 
