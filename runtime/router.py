@@ -61,7 +61,7 @@ class Router:
         self._lock = threading.Lock()
         self._numbers = count()
         self._calls: dict[str, Call] = {}  # by wire id
-        self._open: dict[Call, set[str]] = {}  # the wire ids that have no end yet
+        self._open: dict[Call, list[str]] = {}  # the wire ids that have no end yet, in their order
         self._lasting: set[Call] = set()  # open also between its rounds, until `_go_on` ends it
         self._names: set[str] = set()  # of the open calls
         self._death: EngineDied | None = None
@@ -110,7 +110,7 @@ class Router:
                         field="request_id",
                     )
                 self._names.add(call.request_id)
-            self._open[call] = set(call.ids)
+            self._open[call] = list(call.ids)
             if lasting:
                 self._lasting.add(call)
             self._calls.update(dict.fromkeys(call.ids, call))
@@ -129,7 +129,7 @@ class Router:
                 self._remove(call)
                 return
             ids = [request.id for request in requests]
-            self._open[call].update(ids)
+            self._open[call].extend(ids)
             self._calls.update(dict.fromkeys(ids, call))
         self._send(requests)
 
@@ -151,7 +151,7 @@ class Router:
         with self._lock:
             if call not in self._open:
                 return
-            ids = list(self._open[call])
+            ids = self._open[call]
             self._remove(call)
         if ids:
             self._send([Abort(id) for id in ids])
