@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from ..kernels.copy_pages import copy_pages
+from ..kernels.kv_pages import KVPages
 
 
 class KVCache:
-    """`k[layer]`, `v[layer]`: [num_pages, page_size, num_kv_heads, head_dim], contiguous, zeroed.
+    """`layers[number]`: that layer's pages, zeroed.
 
     Written only by the runner, on its thread.
     """
@@ -38,8 +39,7 @@ class KVCache:
             size = math.prod(page_shape) * dtype.itemsize
             return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(page_shape)
 
-        self.k = tuple(pages() for _ in range(num_layers))
-        self.v = tuple(pages() for _ in range(num_layers))
+        self.layers = tuple(KVPages(pages(), pages()) for _ in range(num_layers))
 
     @staticmethod
     def bytes_per_token(
@@ -50,5 +50,5 @@ class KVCache:
 
     def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy whole pages in every layer; int64 [n] each, see `copy_pages` for what is allowed."""
-        for k, v in zip(self.k, self.v, strict=True):
-            copy_pages(k, v, sources, targets)
+        for pages in self.layers:
+            copy_pages(pages, sources, targets)

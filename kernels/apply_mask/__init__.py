@@ -2,6 +2,7 @@
 
 import torch
 
+from ..implementation import is_triton
 from .torch_cpu import apply_mask_cpu
 
 
@@ -29,7 +30,7 @@ def apply_mask(
         raise ValueError(
             f"apply_mask: masks {tuple(masks.shape)} do not fit logits {tuple(logits.shape)}"
         )
-    if logits.device.type == "cuda":
+    if is_triton(logits):
         from .triton_kernel import apply_mask_triton
 
         apply_mask_triton(logits, masks)

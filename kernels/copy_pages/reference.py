@@ -2,11 +2,11 @@
 
 import torch
 
+from ..kv_pages import KVPages
 
-def copy_pages_reference(
-    k_pages: torch.Tensor, v_pages: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor
-) -> None:
+
+def copy_pages_reference(pages: KVPages, sources: torch.Tensor, targets: torch.Tensor) -> None:
     """Shapes as in `copy_pages`; one page at a time."""
     for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
-        k_pages[target] = k_pages[source].clone()
-        v_pages[target] = v_pages[source].clone()
+        for tensor in pages.tensors():
+            tensor[target] = tensor[source].clone()

@@ -4,6 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
+from ..kv_pages import KVPages
+
 _BLOCK = 2_048
 
 
@@ -20,11 +22,9 @@ def _kernel(k_pages, v_pages, sources, targets, page_elements, BLOCK: tl.constex
     tl.store(v_pages + target + element, value, mask=inside)
 
 
-def copy_pages_triton(
-    k_pages: torch.Tensor, v_pages: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor
-) -> None:
+def copy_pages_triton(pages: KVPages, sources: torch.Tensor, targets: torch.Tensor) -> None:
     """Shapes as in `copy_pages`."""
-    page_elements = k_pages[0].numel()
+    page_elements = pages.k[0].numel()
     if len(sources):
         grid = (len(sources), triton.cdiv(page_elements, _BLOCK))
-        _kernel[grid](k_pages, v_pages, sources, targets, page_elements, BLOCK=_BLOCK)
+        _kernel[grid](pages.k, pages.v, sources, targets, page_elements, BLOCK=_BLOCK)

@@ -2,13 +2,13 @@
 
 import torch
 
+from ..kv_pages import KVPages
 from .plan import AttentionPlan
 
 
 def paged_attention_reference(
     q: torch.Tensor,
-    k_pages: torch.Tensor,
-    v_pages: torch.Tensor,
+    pages: KVPages,
     plan: AttentionPlan,
     *,
     scale: float,
@@ -19,9 +19,9 @@ def paged_attention_reference(
     for row, (num_queries, context) in enumerate(
         zip(plan.query_lens, plan.context_lens, strict=True)
     ):
-        pages = plan.page_table[row, : -(-context // plan.page_size)].long()
-        keys = k_pages[pages].flatten(0, 1)[:context].float().repeat_interleave(plan.group, 1)
-        values = v_pages[pages].flatten(0, 1)[:context].float().repeat_interleave(plan.group, 1)
+        own = plan.page_table[row, : -(-context // plan.page_size)].long()
+        keys = pages.k[own].flatten(0, 1)[:context].float().repeat_interleave(plan.group, 1)
+        values = pages.v[own].flatten(0, 1)[:context].float().repeat_interleave(plan.group, 1)
         for last in range(context - num_queries, context):
             first = 0 if plan.window is None else max(0, last + 1 - plan.window)
             seen = slice(first, last + 1)

@@ -7,6 +7,7 @@ the group rides along the query axis, with one row the keys are expanded with st
 
 import torch
 
+from ..kv_pages import KVPages
 from .parts import Part, Parts
 
 _attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -14,14 +15,13 @@ _attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 def attend_parts(
     q: torch.Tensor,
-    k_pages: torch.Tensor,
-    v_pages: torch.Tensor,
+    pages: KVPages,
     parts: Parts,
     *,
     scale: float,
 ) -> torch.Tensor:
     """Shapes as in `paged_attention`."""
-    k, v = k_pages.flatten(0, 1), v_pages.flatten(0, 1)
+    k, v = pages.k.flatten(0, 1), pages.v.flatten(0, 1)
     if len(parts.own) == 1:
         out, lse = _attend(q, k, v, parts.own[0], scale)
     else:

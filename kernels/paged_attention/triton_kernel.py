@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ..kv_pages import KVPages
 from .plan import AttentionPlan
 from .query_blocks import QueryBlocks
 
@@ -105,21 +106,20 @@ def _kernel(
 
 def paged_attention_triton(
     q: torch.Tensor,
-    k_pages: torch.Tensor,
-    v_pages: torch.Tensor,
+    pages: KVPages,
     plan: AttentionPlan,
     blocks: QueryBlocks,
     *,
     scale: float,
 ) -> torch.Tensor:
     """Shapes as in `paged_attention`; the last dimension of q is contiguous."""
-    _, page_size, num_kv_heads, head_dim = k_pages.shape
+    num_kv_heads, head_dim = pages.num_kv_heads, pages.head_dim
     page_table = plan.page_table.contiguous()
     out = q.new_empty(q.shape)
     _kernel[(len(blocks.rows), num_kv_heads)](
         q,
-        k_pages,
-        v_pages,
+        pages.k,
+        pages.v,
         out,
         page_table,
         blocks.rows,
@@ -136,7 +136,7 @@ def paged_attention_triton(
         HAS_WINDOW=plan.window is not None,
         GROUP=plan.group,
         BLOCK_QUERIES=blocks.block_queries,
-        PAGE_SIZE=page_size,
+        PAGE_SIZE=pages.page_size,
         HEAD_DIM=head_dim,
         BLOCK_M=max(16, triton.next_power_of_2(blocks.block_queries * plan.group)),
         BLOCK_N=_BLOCK_KEYS,

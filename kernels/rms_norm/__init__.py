@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from ..implementation import is_triton
+
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension, computed in fp32.
@@ -12,7 +14,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """
     if weight.shape != x.shape[-1:]:
         raise ValueError(f"rms_norm: weight {tuple(weight.shape)} does not fit x {tuple(x.shape)}")
-    if x.device.type == "cuda":
+    if is_triton(x):
         from .triton_kernel import rms_norm_triton
 
         return rms_norm_triton(x, weight, eps)

@@ -6,6 +6,7 @@ dimension i + D / 2.
 
 import torch
 
+from ..implementation import is_triton
 from .angles import RotaryAngles
 from .reference import rotate_reference
 
@@ -24,7 +25,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
             f"rotary: cos {tuple(cos.shape)} and sin {tuple(sin.shape)} do not fit x "
             f"{tuple(x.shape)}"
         )
-    if x.device.type == "cuda":
+    if is_triton(x):
         from .triton_kernel import rotate_triton
 
         return rotate_triton(x, cos, sin)

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from ..implementation import is_triton
+
 
 def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     """`silu(gate) * up` for gate_up [T, 2 * I], the gate in the first half. Returns a new tensor
@@ -12,7 +14,7 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"silu_mul: expected [T, 2 * I] with an even width, got {tuple(gate_up.shape)}"
         )
-    if gate_up.device.type == "cuda":
+    if is_triton(gate_up):
         from .triton_kernel import silu_mul_triton
 
         return silu_mul_triton(gate_up)

@@ -2,17 +2,18 @@
 
 import torch
 
+from ..kv_pages import KVPages
+
 
 def store_kv_reference(
     k: torch.Tensor,
     v: torch.Tensor,
-    k_pages: torch.Tensor,
-    v_pages: torch.Tensor,
+    pages: KVPages,
     slots: torch.Tensor,
 ) -> None:
     """Shapes as in `store_kv`; one token at a time."""
-    page_size = k_pages.shape[1]
+    page_size = pages.page_size
     for token, slot in enumerate(slots.tolist()):
         page, offset = divmod(slot, page_size)
-        k_pages[page, offset] = k[token]
-        v_pages[page, offset] = v[token]
+        pages.k[page, offset] = k[token]
+        pages.v[page, offset] = v[token]

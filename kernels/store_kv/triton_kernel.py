@@ -4,6 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
+from ..kv_pages import KVPages
+
 
 @triton.jit
 def _kernel(
@@ -35,8 +37,7 @@ def _kernel(
 def store_kv_triton(
     k: torch.Tensor,
     v: torch.Tensor,
-    k_pages: torch.Tensor,
-    v_pages: torch.Tensor,
+    pages: KVPages,
     slots: torch.Tensor,
 ) -> None:
     """Shapes as in `store_kv`; the last dimension of k and v is contiguous."""
@@ -45,8 +46,8 @@ def store_kv_triton(
         _kernel[(num_tokens,)](
             k,
             v,
-            k_pages,
-            v_pages,
+            pages.k,
+            pages.v,
             slots,
             k.stride(0),
             k.stride(1),

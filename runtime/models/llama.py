@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import torch
 import torch.nn.functional as F
 
+from ...kernels.kv_pages import KVPages
 from ...kernels.paged_attention import paged_attention
 from ...kernels.rms_norm import rms_norm
 from ...kernels.rotary import RotaryAngles, rotary, rotate
@@ -135,7 +136,7 @@ class LlamaModel:
         angles = self._angles.at(inputs.positions)
         last = self.config.num_layers - 1
         for number, layer in enumerate(self._layers):
-            attended = self._attend(layer, x, angles, inputs, kv.k[number], kv.v[number])
+            attended = self._attend(layer, x, angles, inputs, kv.layers[number])
             if number == last:  # what follows concerns only the rows that give logits
                 x, attended = x[inputs.logit_rows], attended[inputs.logit_rows]
                 if not len(inputs.logit_rows):
@@ -151,8 +152,7 @@ class LlamaModel:
         x: torch.Tensor,
         angles: tuple[torch.Tensor, torch.Tensor],
         inputs: ForwardInputs,
-        k_pages: torch.Tensor,
-        v_pages: torch.Tensor,
+        pages: KVPages,
     ) -> torch.Tensor:
         """[T, num_heads * head_dim]: one layer's attention before its output projection."""
         config = self.config
@@ -168,9 +168,9 @@ class LlamaModel:
         else:  # q and k lie side by side: one rotation for both
             qk = rotate(qkv[:, :rotated], *angles)
             q, k = qk[:, :num_heads], qk[:, num_heads:]
-        store_kv(k, qkv[:, rotated:], k_pages, v_pages, inputs.slots)
+        store_kv(k, qkv[:, rotated:], pages, inputs.slots)
         scale = config.head_dim**-0.5
-        return paged_attention(q, k_pages, v_pages, inputs.attention, scale=scale).flatten(1)
+        return paged_attention(q, pages, inputs.attention, scale=scale).flatten(1)
 
 
 class _RandomTensors:

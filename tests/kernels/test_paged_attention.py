@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapwood.kernels.kv_pages import KVPages
 from sapwood.kernels.paged_attention import AttentionPlan, paged_attention, parts, plan_attention
 from sapwood.kernels.paged_attention.prefix_groups import PrefixGroup, find_prefix_groups
 from sapwood.kernels.paged_attention.reference import paged_attention_reference
@@ -31,8 +32,7 @@ class Step:
 @dataclass(frozen=True)
 class Tensors:
     q: torch.Tensor
-    k_pages: torch.Tensor
-    v_pages: torch.Tensor
+    pages: KVPages
     plan: AttentionPlan
 
 
@@ -62,11 +62,11 @@ def make(step: Step, dtype: torch.dtype = torch.float32) -> Tensors:
         device="cpu",
     )
     q = torch.randn(sum(queries), KV_HEADS * step.group, HEAD_DIM)
-    return Tensors(q.to(dtype), k_pages.to(dtype), v_pages.to(dtype), plan)
+    return Tensors(q.to(dtype), KVPages(k_pages.to(dtype), v_pages.to(dtype)), plan)
 
 
 def error(tensors: Tensors) -> float:
-    arguments = (tensors.q, tensors.k_pages, tensors.v_pages, tensors.plan)
+    arguments = (tensors.q, tensors.pages, tensors.plan)
     got = paged_attention(*arguments, scale=0.4)
     wanted = paged_attention_reference(*arguments, scale=0.4)
     assert got.dtype is tensors.q.dtype and got.shape == tensors.q.shape
@@ -152,7 +152,7 @@ def test_equals_the_definition_on_any_step(
 def test_rows_do_not_depend_on_their_neighbours(eager_sharing: None) -> None:
     """A row alone, and the same row beside others that share its prefix."""
     together = make(STEPS["extends, shared prefix"])
-    out = paged_attention(together.q, together.k_pages, together.v_pages, together.plan, scale=0.4)
+    out = paged_attention(together.q, together.pages, together.plan, scale=0.4)
     first = 0
     for row, (new, context) in enumerate(
         zip(together.plan.query_lens, together.plan.context_lens, strict=True)
@@ -168,7 +168,7 @@ def test_rows_do_not_depend_on_their_neighbours(eager_sharing: None) -> None:
             device="cpu",
         )
         q = together.q[first : first + new]
-        single = paged_attention(q, together.k_pages, together.v_pages, alone, scale=0.4)
+        single = paged_attention(q, together.pages, alone, scale=0.4)
         assert (single - out[first : first + new]).abs().max() <= 1e-5
         first += new
 
@@ -266,11 +266,14 @@ def test_impossible_steps_are_refused(
 
 def test_mismatched_tensors_are_refused() -> None:
     good = make(Step(((2, 5, 0),)))
-    attend = lambda t: paged_attention(t.q, t.k_pages, t.v_pages, t.plan, scale=1.0)  # noqa: E731
+    attend = lambda t: paged_attention(t.q, t.pages, t.plan, scale=1.0)  # noqa: E731
     for bad, message in (
         (replace(good, q=good.q[:1]), "1 queries, planned for 2"),
         (replace(good, q=good.q[:, :4]), "3 query heads for each KV head"),
-        (replace(good, v_pages=good.v_pages[:, :2]), "planned for pages of 4"),
+        (
+            replace(good, pages=KVPages(good.pages.k[:, :2], good.pages.v[:, :2])),
+            "planned for pages of 4",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             attend(bad)

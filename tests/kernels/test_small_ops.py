@@ -11,6 +11,7 @@ from sapwood.kernels.apply_mask import apply_mask
 from sapwood.kernels.apply_mask.reference import apply_mask_reference
 from sapwood.kernels.copy_pages import copy_pages
 from sapwood.kernels.copy_pages.reference import copy_pages_reference
+from sapwood.kernels.kv_pages import KVPages
 from sapwood.kernels.rms_norm import rms_norm
 from sapwood.kernels.rms_norm.reference import rms_norm_reference
 from sapwood.kernels.rotary import RotaryAngles, rotary, rotate
@@ -101,8 +102,8 @@ def test_store_kv(dtype: torch.dtype) -> None:
     slots = torch.tensor([3, 14, 0, 7, 8])
     got = [torch.randn(4, 4, 3, 6).to(dtype) for _ in range(2)]
     wanted = [pages.clone() for pages in got]
-    store_kv(k, v, *got, slots)
-    store_kv_reference(k, v, *wanted, slots)
+    store_kv(k, v, KVPages(*got), slots)
+    store_kv_reference(k, v, KVPages(*wanted), slots)
     assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
     assert torch.equal(got[0][3, 2], k[1]) and torch.equal(got[1][1, 3], v[3])
 
@@ -111,8 +112,8 @@ def test_copy_pages() -> None:
     sources, targets = torch.tensor([4, 0, 4]), torch.tensor([1, 5, 2])
     got = [torch.randn(6, 4, 3, 5) for _ in range(2)]
     wanted = [pages.clone() for pages in got]
-    copy_pages(*got, sources, targets)
-    copy_pages_reference(*wanted, sources, targets)
+    copy_pages(KVPages(*got), sources, targets)
+    copy_pages_reference(KVPages(*wanted), sources, targets)
     assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
     assert torch.equal(got[1][5], got[1][0]) and torch.equal(got[0][2], got[0][4])
 
@@ -145,7 +146,7 @@ def test_apply_mask_by_hand() -> None:
 
 
 def test_misfits_are_refused() -> None:
-    pages = torch.zeros(2, 4, 3, 5)
+    pages = KVPages(torch.zeros(2, 4, 3, 5), torch.zeros(2, 4, 3, 5))
     with pytest.raises(ValueError, match=r"weight \(4,\) does not fit x \(2, 5\)"):
         rms_norm(torch.zeros(2, 5), torch.zeros(4), 1e-5)
     with pytest.raises(ValueError, match="even width"):
@@ -153,12 +154,24 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(ValueError, match=r"cos \(2, 4\)"):
         rotate(torch.zeros(2, 1, 8), torch.zeros(2, 4), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="do not fit pages"):
-        store_kv(torch.zeros(1, 2, 5), torch.zeros(1, 2, 5), pages, pages, torch.tensor([0]))
+        store_kv(torch.zeros(1, 2, 5), torch.zeros(1, 2, 5), pages, torch.tensor([0]))
     with pytest.raises(ValueError, match=r"\(2,\) slots for 1 tokens"):
-        store_kv(torch.zeros(1, 3, 5), torch.zeros(1, 3, 5), pages, pages, torch.tensor([0, 1]))
+        store_kv(torch.zeros(1, 3, 5), torch.zeros(1, 3, 5), pages, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="sources for"):
-        copy_pages(pages, pages, torch.tensor([0]), torch.tensor([0, 1]))
+        copy_pages(pages, torch.tensor([0]), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="do not fit logits"):
         apply_mask(torch.zeros(1, 33), torch.zeros(1, 1, dtype=torch.int32))
     with pytest.raises(TypeError, match="masks int32"):
         apply_mask(torch.zeros(1, 32), torch.zeros(1, 1, dtype=torch.int64))
+
+
+def test_pages_of_different_kinds_are_refused() -> None:
+    pages, scales = torch.zeros(2, 4, 3, 5), torch.ones(2, 4, 3)
+    with pytest.raises(ValueError, match="differ"):
+        KVPages(pages, pages[:1])
+    with pytest.raises(ValueError, match="k_scales go with pages of int8"):
+        KVPages(pages, pages, scales, scales)
+    with pytest.raises(ValueError, match="k_scales go with pages of int8"):
+        KVPages(pages.to(torch.int8), pages.to(torch.int8))
+    with pytest.raises(ValueError, match="do not fit pages"):
+        KVPages(pages.to(torch.int8), pages.to(torch.int8), scales[:1], scales)

@@ -13,6 +13,7 @@ from sapwood.kernels.apply_mask.reference import apply_mask_reference
 from sapwood.kernels.apply_mask.triton_kernel import apply_mask_triton
 from sapwood.kernels.copy_pages.reference import copy_pages_reference
 from sapwood.kernels.copy_pages.triton_kernel import copy_pages_triton
+from sapwood.kernels.kv_pages import KVPages
 from sapwood.kernels.paged_attention import plan_attention
 from sapwood.kernels.paged_attention.query_blocks import plan_query_blocks
 from sapwood.kernels.paged_attention.reference import paged_attention_reference
@@ -77,8 +78,8 @@ def test_store_kv(dtype: torch.dtype) -> None:
     slots = torch.tensor([3, 14, 0, 7, 8], device=DEVICE)
     got = [rand(4, 4, 3, 6, dtype=dtype) for _ in range(2)]
     wanted = [pages.clone() for pages in got]
-    store_kv_triton(k, v, *got, slots)
-    store_kv_reference(k, v, *wanted, slots)
+    store_kv_triton(k, v, KVPages(*got), slots)
+    store_kv_reference(k, v, KVPages(*wanted), slots)
     assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
 
 
@@ -88,8 +89,8 @@ def test_copy_pages(shape: tuple[int, ...]) -> None:
     targets = torch.tensor([1, 5, 2], device=DEVICE)
     got = [rand(*shape) for _ in range(2)]
     wanted = [pages.clone() for pages in got]
-    copy_pages_triton(*got, sources, targets)
-    copy_pages_reference(*wanted, sources, targets)
+    copy_pages_triton(KVPages(*got), sources, targets)
+    copy_pages_reference(KVPages(*wanted), sources, targets)
     assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
 
 
@@ -148,8 +149,8 @@ def test_paged_attention(
         torch.tensor(queries).numpy(), torch.tensor(contexts).numpy(), group, DEVICE
     )
     q = rand(sum(queries), kv_heads * group, head_dim, dtype=dtype)
-    got = paged_attention_triton(q, k_pages, v_pages, plan, blocks, scale=0.3)
-    assert close(got, paged_attention_reference(q, k_pages, v_pages, plan, scale=0.3))
+    got = paged_attention_triton(q, KVPages(k_pages, v_pages), plan, blocks, scale=0.3)
+    assert close(got, paged_attention_reference(q, KVPages(k_pages, v_pages), plan, scale=0.3))
 
 
 def test_query_blocks_cover_every_query_once() -> None:

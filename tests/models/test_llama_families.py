@@ -191,7 +191,7 @@ class Pages:
             config.head_dim,
             torch.float32,
         )
-        for pages in (*self.kv.k, *self.kv.v):
+        for pages in (tensor for layer in self.kv.layers for tensor in layer.tensors()):
             pages.fill_(float("nan"))
         self._model = model
 
