@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sapwood.constrained import Regex
-from sapwood.runtime.config import CacheOptions, EngineConfig, ScheduleOptions
+from sapwood.runtime.config import CacheOptions, DeviceOptions, EngineConfig, ScheduleOptions
 from sapwood.runtime.loop import EngineLoop, build_loop
 from sapwood.runtime.protocol import SamplingParams
 from sapwood.runtime.wire import Failed, TokenRequest
@@ -95,6 +95,7 @@ def main() -> None:
     loop = build_loop(
         EngineConfig(
             cache=CacheOptions(max_tokens=65_536),
+            device=DeviceOptions("cpu"),
             schedule=ScheduleOptions(max_drafts=0, max_running=max(args.rows, 1)),
         )
     )

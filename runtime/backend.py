@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .batch import Batch, StepResult
-from .config import ComputeDtype, ResolvedConfig
+from .config import ComputeDevice, ComputeDtype, ResolvedConfig, ScheduleOptions
 from .models.config import LlamaConfig
 
 
@@ -38,6 +38,14 @@ class Backend(Protocol):
 
     @property
     def dtype(self) -> ComputeDtype: ...
+
+    @property
+    def device(self) -> ComputeDevice: ...
+
+    def free_bytes(self, schedule: ScheduleOptions) -> int:
+        """Bytes of memory left for keys and values beside the weights and what the largest step of
+        this schedule needs."""
+        ...
 
     @property
     def bytes_per_token(self) -> int:

@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeGuard, overload
 from .client import Client, Event, Stream
 from .config import (
     CacheOptions,
+    Device,
+    DeviceOptions,
     Dtype,
     EngineConfig,
     KvDtype,
@@ -65,13 +67,17 @@ class Engine:
         max_tokens_in_cache: int | None = None,
         page_size: int = CacheOptions.page_size,
         kv_dtype: KvDtype = CacheOptions.kv_dtype,
-        token_budget: int = ScheduleOptions.token_budget,
+        token_budget: int | None = ScheduleOptions.token_budget,
         max_running: int = ScheduleOptions.max_running,
         max_waiting: int = ScheduleOptions.max_waiting,
         policy: Policy = ScheduleOptions.policy,
         jump_forward: bool = ScheduleOptions.jump_forward,
         max_drafts: int = ScheduleOptions.max_drafts,
         grammar_mib: int = CacheOptions.grammar_mib,
+        device: Device = DeviceOptions.device,
+        memory_fraction: float | None = DeviceOptions.memory_fraction,
+        cuda_graphs: bool | None = DeviceOptions.cuda_graphs,
+        deterministic: bool = DeviceOptions.deterministic,
         chat_template_name: str | None = None,
     ) -> None:
         """Raises ModelError or InvalidRequest, one clear line each."""
@@ -87,6 +93,7 @@ class Engine:
             ScheduleOptions(
                 token_budget, max_running, max_waiting, policy, jump_forward, max_drafts
             ),
+            DeviceOptions(device, memory_fraction, cuda_graphs, deterministic),
         )
         template = None if chat_template_name is None else get_chat_template(chat_template_name)
         path = resolve_model(config.model.model)

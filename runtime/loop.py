@@ -15,9 +15,9 @@ from ..radix_cache import PrefixCache
 from .admission import Admission
 from .advance import Advancer
 from .backend import Backend, Runner
-from .config import EngineConfig, ResolvedConfig, resolve
+from .config import EngineConfig, ResolvedConfig, resolve, resolve_schedule
+from .device import choose_device
 from .errors import EngineError, InvalidRequest, Overloaded, SapwoodError
-from .machine import free_memory
 from .models.source import resolve_model
 from .protocol import ControlAction, EngineInfo
 from .scheduler import Scheduler
@@ -138,15 +138,20 @@ def build_loop(config: EngineConfig, files: TokenizerFiles | None = None) -> Eng
         dtype=backend.dtype,
         checkpoint_context=backend.config.context_length,
         bytes_per_token=backend.bytes_per_token,
-        free_bytes=free_memory(),
+        free_bytes=backend.free_bytes(resolve_schedule(config.schedule, backend.device)),
+        device=backend.device,
     )
     return assemble(backend, files, resolved)
 
 
 def choose_backend(path: Path, config: EngineConfig) -> Backend:
-    """Load the model where this machine computes it fastest: in native code, or in torch where that
-    cannot be had, which one line says. Raises ModelError; InvalidRequest where the dtype needs
-    native code."""
+    """Load the model where this machine computes it fastest: on its GPU, or in native code, or in
+    torch where neither can be had, which one line says. Raises ModelError; InvalidRequest where an
+    option does not go with the device."""
+    if choose_device(config.device) == "cuda":
+        from .torch_backend import TorchBackend
+
+        return TorchBackend.load(path, config, "cuda")
     from .native_backend import NativeBackend
 
     try:
@@ -161,7 +166,7 @@ def choose_backend(path: Path, config: EngineConfig) -> Backend:
     _log.warning("no native code (%s): torch computes, several times slower", reason)
     from .torch_backend import TorchBackend
 
-    return TorchBackend.load(path, config.model)
+    return TorchBackend.load(path, config, "cpu")
 
 
 def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) -> EngineLoop:

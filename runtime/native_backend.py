@@ -10,9 +10,16 @@ from typing import Final, Self
 
 from .._native import NativeUnavailable
 from ..kernels.llama_step import KvFormat, LlamaStep, StepShape, load_library
-from .config import ComputeDtype, EngineConfig, KvDtype, ResolvedConfig, resolve_dtype
+from .config import (
+    ComputeDtype,
+    EngineConfig,
+    KvDtype,
+    ResolvedConfig,
+    ScheduleOptions,
+    resolve_dtype,
+)
 from .errors import InvalidRequest
-from .machine import bfloat16_is_fast
+from .machine import bfloat16_is_fast, free_memory
 from .models.config import LlamaConfig
 from .models.native_llama import load_native, native_obstacle, step_shape
 from .models.weights import Checkpoint, open_checkpoint
@@ -28,6 +35,8 @@ _KEPT: Final = frozenset({"Q8_0", "Q4_0", "Q4_1"})  # as the file has them
 class NativeBackend:
     """See `Backend`. The checkpoint stays open until `build`: weights and cache share one native
     object, which is made when the cache's size is known."""
+
+    device: Final = "cpu"
 
     def __init__(
         self,
@@ -73,6 +82,9 @@ class NativeBackend:
             checkpoint.close()
             raise
         return cls(checkpoint, dtype, kv_format, threads, config.cache.page_size)
+
+    def free_bytes(self, schedule: ScheduleOptions) -> int:
+        return free_memory()
 
     @property
     def bytes_per_token(self) -> int:

@@ -66,6 +66,7 @@ class Scheduler:
         self._compiler = compiler
         self._advancer = advancer
         self._speculator = Speculator(advancer, options.max_drafts, row_cost)
+        assert options.token_budget is not None, "the schedule was resolved"
         self._token_budget = options.token_budget
         self._eos_ids = eos_ids
         self._placement = Placement(cache, options.max_running)

@@ -6,13 +6,20 @@ Owns: torch's threads, and which device is used.
 from pathlib import Path
 from typing import Final, Self
 
-from .machine import bfloat16_is_fast, wait_patiently
+from .machine import bfloat16_is_fast, free_memory, wait_patiently
 
 wait_patiently()  # before torch starts its threads
 # ruff: noqa: E402
 import torch
 
-from .config import ComputeDtype, ModelOptions, ResolvedConfig, resolve_dtype
+from .config import (
+    ComputeDevice,
+    ComputeDtype,
+    EngineConfig,
+    ResolvedConfig,
+    ScheduleOptions,
+    resolve_dtype,
+)
 from .kv_cache import KVCache
 from .models.llama import LlamaModel
 from .models.torch_tensors import TorchTensors
@@ -30,23 +37,27 @@ _DTYPES: Final[dict[ComputeDtype, torch.dtype]] = {
 class TorchBackend:
     """See `Backend`. `dtype`: of the model's weights, and of the KV cache."""
 
-    def __init__(
-        self, model: Model, dtype: ComputeDtype, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, model: Model, dtype: ComputeDtype, device: ComputeDevice = "cpu") -> None:
         self.config = model.config
         self.dtype = dtype
         self._model = model
+        self.device: ComputeDevice = device
         self._device = torch.device(device)
 
     @classmethod
-    def load(cls, path: Path, options: ModelOptions) -> Self:
-        """Read the checkpoint. Raises ModelError."""
+    def load(cls, path: Path, config: EngineConfig, device: ComputeDevice) -> Self:
+        """Read the checkpoint, tensor by tensor to the device. Raises ModelError."""
+        options = config.model
         if options.num_threads is not None:
             torch.set_num_threads(options.num_threads)
-        dtype = resolve_dtype(options.dtype, bfloat16_is_fast=bfloat16_is_fast())
+        fast = device == "cuda" or bfloat16_is_fast()
+        dtype = resolve_dtype(options.dtype, bfloat16_is_fast=fast)
         with open_checkpoint(path) as checkpoint:
-            model = LlamaModel.load(TorchTensors(checkpoint), _DTYPES[dtype])
-        return cls(model, dtype)
+            model = LlamaModel.load(TorchTensors(checkpoint), _DTYPES[dtype], device)
+        return cls(model, dtype, device)
+
+    def free_bytes(self, schedule: ScheduleOptions) -> int:
+        return free_memory()
 
     @property
     def bytes_per_token(self) -> int:

@@ -33,7 +33,10 @@ TORCH_BACKEND = [  # the only part of the runtime that computes with torch
     for name in "forward kv_cache mask_table models/layers models/llama models/torch_tensors "
     "runner sampler torch_backend".split()
 ]
-TORCH_LAZILY = ["runtime/tokenizer.py"]  # transformers, to convert an older tokenizer
+TORCH_LAZILY = [
+    "runtime/tokenizer.py",  # transformers, to convert an older tokenizer
+    "runtime/device.py",  # where there is an NVIDIA driver
+]
 
 FILES = sorted(
     path.relative_to(ROOT)

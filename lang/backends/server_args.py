@@ -22,6 +22,8 @@ _FLAGS: Final = {
     "kv_cache_dtype": "--kv-dtype",
     "max_drafts": "--max-drafts",
     "num_threads": "--threads",
+    "device": "--device",
+    "mem_fraction_static": "--memory-fraction",
 }
 
 
@@ -41,6 +43,8 @@ class ServerArgs:
     kv_cache_dtype: str = "auto"
     max_drafts: int | None = None
     num_threads: int | None = None
+    device: str = "auto"
+    mem_fraction_static: float | None = None
 
     @classmethod
     def of(cls, *args: Any, **options: Any) -> Self:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..._native import NativeStatus, cache_dir, cpu_flags, status
 from ...runtime.config import EngineConfig, resolve
+from ...runtime.device import has_driver
 from ...runtime.errors import InvalidRequest
 from ...runtime.machine import bfloat16_is_fast, free_memory
 from ...runtime.models.errors import ModelError
@@ -32,7 +33,10 @@ NEEDED: Final = ("tokenizers", "jinja2", "fastapi", "uvicorn")
 def diagnose(config: EngineConfig) -> dict[str, Any]:
     software, native, gpu = _software(), _native(), _gpu()
     model, path = _model(config.model.model)
-    memory, problem = _memory(config, path, native["available"]) if path else (None, None)
+    on_gpu = gpu is not None and config.device.device != "cpu" and software["triton"] is not None
+    memory, problem = None, None
+    if path and not on_gpu:  # what a GPU has left is known when the weights are there
+        memory, problem = _memory(config, path, native["available"])
     if problem:
         model["state"] = f"{model['state']}; {problem}"
     return {
@@ -40,7 +44,7 @@ def diagnose(config: EngineConfig) -> dict[str, Any]:
         "software": software,
         "native": native,
         "gpu": gpu,
-        "kernels": _kernels(software, native),
+        "kernels": _kernels(software, native, on_gpu=on_gpu),
         "model": model,
         "memory": memory,
         "missing": _missing(software, native, gpu, model),
@@ -96,15 +100,19 @@ def _native() -> dict[str, Any]:
 
 def _gpu() -> str | None:
     """The first NVIDIA GPU by its driver's word: torch, which would know more, takes seconds."""
+    if not has_driver():
+        return None
     for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         for line in path.read_text().splitlines():
             if line.startswith("Model:"):
                 return line.partition(":")[2].strip()
-    return None
+    return "an NVIDIA GPU"
 
 
-def _kernels(software: dict[str, Any], native: dict[str, Any]) -> dict[str, str]:
+def _kernels(software: dict[str, Any], native: dict[str, Any], *, on_gpu: bool) -> dict[str, str]:
     in_use = "none: there is neither native code nor torch"
+    if on_gpu and software["torch"]:
+        return {"in_use": "Triton on the GPU, if torch can use it", "why": "device: auto or cuda"}
     if native["available"]:
         in_use = f"native code for {native['tier']}"
     elif software["torch"]:

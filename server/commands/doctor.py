@@ -43,7 +43,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"           compiled at first use with {native['compiler']}"
         yield f"           into {native['cache_folder']}"
     if facts["gpu"]:
-        yield f"gpu        {facts['gpu']}; the engine runs on the CPU in this version"
+        yield f"gpu        {facts['gpu']}"
     yield f"model      {facts['model']['name']}: {facts['model']['state']}"
     if memory:
         yield from _memory_lines(memory)

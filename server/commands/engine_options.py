@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, get_args
 
 from ...runtime.config import (
     CacheOptions,
+    Device,
+    DeviceOptions,
     Dtype,
     EngineConfig,
     KvDtype,
@@ -53,7 +55,8 @@ def add_engine_options(parser: ArgumentParser) -> None:
         "--max-tokens-in-cache",
         type=int,
         metavar="N",
-        help="size of the KV cache (default: a quarter of the free memory, at most 3 GiB)",
+        help="size of the KV cache (default: a quarter of the free memory, at most 3 GiB; "
+        "on a GPU what --memory-fraction leaves)",
     )
     group.add_argument(
         "--kv-dtype",
@@ -70,6 +73,30 @@ def add_engine_options(parser: ArgumentParser) -> None:
         help="tokens of one request that a step may guess and check, where that pays "
         "(default: %(default)s; 0: none; outputs are the same)",
     )
+    group.add_argument(
+        "--device",
+        default=DeviceOptions.device,
+        choices=get_args(Device),
+        help="what computes (default: auto, the GPU where there is one that torch can use)",
+    )
+    group.add_argument(
+        "--memory-fraction",
+        type=float,
+        metavar="F",
+        help="of the GPU's memory for weights, activations and the KV cache (default: 0.9)",
+    )
+    group.add_argument(
+        "--cuda-graphs",
+        action=BooleanOptionalAction,
+        help="record the launches of a step on the GPU once and replay them (default: yes)",
+    )
+    group.add_argument(
+        "--deterministic",
+        action=BooleanOptionalAction,
+        default=DeviceOptions.deterministic,
+        help="on the GPU, cut work so that a request's tokens never depend on its neighbours "
+        "(default: yes)",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="threads that compute")
 
 
@@ -79,6 +106,9 @@ def engine_config(args: Namespace) -> EngineConfig:
         model=ModelOptions(args.model, args.dtype, args.context_length, args.threads),
         cache=CacheOptions(args.max_tokens_in_cache, kv_dtype=args.kv_dtype),
         schedule=ScheduleOptions(max_drafts=args.max_drafts),
+        device=DeviceOptions(
+            args.device, args.memory_fraction, args.cuda_graphs, args.deterministic
+        ),
     )
     tokens, page = config.cache.max_tokens, config.cache.page_size
     if tokens is not None and tokens < page:

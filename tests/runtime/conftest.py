@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from sapwood.runtime.config import ResolvedConfig, ScheduleOptions
+from sapwood.runtime.config import ResolvedConfig, ScheduleOptions, resolve_schedule
 from sapwood.runtime.loop import EngineLoop, assemble
 from sapwood.runtime.models.config import LlamaConfig
 from sapwood.runtime.models.llama import LlamaModel
@@ -162,7 +162,8 @@ def make_driver(
     loops: list[EngineLoop] = []
 
     def make(num_pages: int = 512, page_size: int = 16, **schedule: object) -> Driver:
-        options = replace(ScheduleOptions(max_running=32), **schedule)  # type: ignore[arg-type]
+        chosen = replace(ScheduleOptions(max_running=32), **schedule)  # type: ignore[arg-type]
+        options = resolve_schedule(chosen, "cpu")
         resolved = ResolvedConfig("float32", CONFIG.context_length, num_pages, page_size, options)
         loop = assemble(TorchBackend(tiny_model, "float32"), byte_files, resolved)
         loops.append(loop)

@@ -29,7 +29,7 @@ def resolved(free_bytes: int = 1 << 30, **options: object) -> ResolvedConfig:
 
 def test_the_cache_is_a_quarter_of_what_is_free() -> None:
     assert resolved(free_bytes=64_000_000).num_pages == 1_000
-    assert resolved(free_bytes=1 << 50).num_pages == -(-(AUTO_CACHE_BYTES // 1_000) // 16)
+    assert resolved(free_bytes=1 << 50).num_pages == AUTO_CACHE_BYTES // 1_000 // 16
     assert resolved(free_bytes=0).num_pages == 1
     assert resolved(cache=CacheOptions(max_tokens=33)).num_pages == 3
 

@@ -19,7 +19,7 @@ from sapwood.constrained import CompiledGrammar, CompileLimits, Regex, Vocabular
 from sapwood.constrained.lower import lower
 from sapwood.constrained.pushdown.native import NativeTokenMachine
 from sapwood.constrained.pushdown.token_machine import PythonTokenMachine
-from sapwood.runtime.config import ResolvedConfig, ScheduleOptions
+from sapwood.runtime.config import ResolvedConfig, ScheduleOptions, resolve_schedule
 from sapwood.runtime.errors import InvalidRequest
 from sapwood.runtime.healing import Healing, Tentative, num_tentative
 from sapwood.runtime.local import LocalClient
@@ -91,7 +91,7 @@ def config() -> LlamaConfig:
 
 def build(**schedule: Any) -> Any:
     torch.set_num_threads(1)
-    options = replace(ScheduleOptions(max_running=32), **schedule)
+    options = resolve_schedule(replace(ScheduleOptions(max_running=32), **schedule), "cpu")
     resolved = ResolvedConfig("float32", 2_048, 512, 16, options)
     model = LlamaModel.random(config(), torch.float32, seed=7)
     return assemble(TorchBackend(model, "float32"), FILES, resolved)
