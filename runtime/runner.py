@@ -6,8 +6,6 @@ the batch.
 """
 
 import logging
-from collections.abc import Sequence
-from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,8 +18,9 @@ from .batch import Batch, Span, SpanResult, StepResult, join_tokens
 from .forward import ForwardInputs
 from .kv_cache import KVCache
 from .models.config import LlamaConfig
+from .outcome import launch_draws
 from .page_table import PageTable
-from .sampler import Sampler, token_logprobs
+from .sampler import Sampler
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class ModelRunner:
         try:
             rows = [span.logit_rows for span in spans]
             logits = self._model.forward(self._inputs(spans, rows), self._kv)
-            return self._results(spans, rows, logits)
+            return launch_draws(self._sampler, spans, rows, logits).collect()
         except Exception as error:
             if len(spans) == 1:
                 _log.exception("request %s cannot be computed", spans[0].request_id)
@@ -114,41 +113,3 @@ class ModelRunner:
 
     def _moved(self, values: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)
-
-    def _results(
-        self, spans: tuple[Span, ...], rows: list[list[int]], logits: torch.Tensor
-    ) -> tuple[SpanResult, ...]:
-        blocks = torch.split(logits, [len(span_rows) for span_rows in rows])
-        tokens = iter(self._draw(spans, blocks))
-        return tuple(
-            _result(span, block, list(islice(tokens, len(span.samplings))))
-            for span, block in zip(spans, blocks, strict=True)
-        )
-
-    def _draw(self, spans: tuple[Span, ...], blocks: Sequence[torch.Tensor]) -> list[int]:
-        """The tokens of all sampling rows, span by span."""
-        samplings = [sampling for span in spans for sampling in span.samplings]
-        if not samplings:
-            return []
-        drawn = [
-            block[len(block) - len(span.samplings) :]
-            for span, block in zip(spans, blocks, strict=True)
-        ]
-        # A copy: the sampler changes it, and log-probabilities are those of the model's own logits.
-        return self._sampler.choose(torch.cat(drawn), samplings)
-
-
-def _result(span: Span, logits: torch.Tensor, tokens: list[int]) -> SpanResult:
-    """logits: float32 [len(span.logit_rows), vocab]."""
-    targets: list[int] = []
-    rows = np.zeros(0, np.intp)
-    if span.scoring is not None:
-        targets = span.scoring.targets.tolist()
-        rows = np.unique(span.scoring.rows, return_inverse=True)[1]
-    drawn = len(logits) - len(tokens)
-    reported = tokens if span.samplings and span.samplings[0].report else []
-    return SpanResult(
-        tokens=tuple(tokens),
-        logprobs=token_logprobs(logits[drawn:], reported, span.top_logprobs),
-        scored=token_logprobs(logits[torch.from_numpy(rows)], targets, span.top_logprobs),
-    )

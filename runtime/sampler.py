@@ -1,11 +1,15 @@
 """From logits to tokens: bias, penalties, bitmasks, the draw, and the log-probabilities that were
 asked for.
 
+What is drawn and measured stays on the device until it is collected: `draw` and `measure` only
+launch.
+
 Owns: the order of those steps. The arithmetic is `kernels`'; what a row wants stands in its
 `Sampling`.
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
@@ -14,13 +18,55 @@ from numpy.typing import NDArray
 
 from ..constrained import GrammarState
 from ..kernels.apply_mask import apply_mask
+from ..kernels.logprobs import token_logprobs
 from ..kernels.sample import sample, uniforms
+from .arriving import Arriving
 from .batch import Penalties, Sampling
 from .mask_table import MaskTable
 from .masks import ban
 from .protocol import TokenLogprob
 
 _TABLE_ROWS: Final = 1024
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One token for each row, of a draw that may still be under way. tokens: int64 [R], on the
+    device."""
+
+    tokens: torch.Tensor
+    arriving: Arriving
+
+    @classmethod
+    def of(cls, tokens: torch.Tensor) -> Self:
+        return cls(tokens, Arriving.of(tokens))
+
+    def collect(self) -> list[int]:
+        """Waits for them."""
+        ids: list[int] = self.arriving.wait()[0].tolist()
+        return ids
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Log-probabilities that may still be under way: of `arriving`'s tokens and, for each, of the
+    `tops[e]` likeliest."""
+
+    tops: tuple[int, ...]
+    arriving: Arriving
+
+    def collect(self) -> tuple[TokenLogprob, ...]:
+        """One for each token, in order. Waits for them."""
+        if not self.tops:
+            return ()
+        tokens, of_tokens, top_ids, top_values = (
+            tensor.tolist() for tensor in self.arriving.wait()
+        )
+        entries = zip(tokens, of_tokens, self.tops, top_ids, top_values, strict=True)
+        return tuple(
+            TokenLogprob(token, logprob, tuple(zip(ids[:top], values[:top], strict=True)))
+            for token, logprob, top, ids, values in entries
+        )
 
 
 class Sampler:
@@ -40,8 +86,10 @@ class Sampler:
             return cls(vocab_size)
         return cls(vocab_size, MaskTable(_TABLE_ROWS, -(-vocab_size // 32), device))
 
-    def choose(self, logits: torch.Tensor, rows: Sequence[Sampling]) -> list[int]:
-        """One token per row. logits: float32 [len(rows), vocab], changed in place."""
+    def draw(self, logits: torch.Tensor, rows: Sequence[Sampling]) -> Drawn:
+        """One token per row. logits: float32 [len(rows), vocab], not changed."""
+        if any(s.penalties or s.logit_bias or s.grammar is not None or s.banned for s in rows):
+            logits = logits.clone()
         for row, sampling in enumerate(rows):
             _adjust(logits[row], sampling)
         self._constrain(logits, rows)
@@ -53,7 +101,26 @@ class Sampler:
             torch.tensor([s.min_p for s in rows], dtype=torch.float32),
             torch.from_numpy(uniforms([s.stream for s in rows], [s.position for s in rows])),
         )
-        return [int(token) for token in tokens]
+        return Drawn.of(tokens)
+
+    def measure(
+        self,
+        logits: torch.Tensor,
+        rows: Sequence[int],
+        tokens: torch.Tensor,
+        tops: Sequence[int],
+    ) -> Measured:
+        """Log-probabilities of `tokens[e]` under row `rows[e]`, and of the `tops[e]` likeliest.
+
+        logits: float32 [N, vocab], as the model gave them; tokens: int64 [len(rows)], drawn ones on
+        their device, or known ones in this memory.
+        """
+        if not rows:
+            return Measured((), Arriving.of())
+        index = torch.tensor(rows, dtype=torch.int64).to(logits.device)
+        tokens = tokens.to(logits.device)
+        found = token_logprobs(logits, index, tokens, max(tops))
+        return Measured(tuple(tops), Arriving.of(tokens, *found))
 
     def _constrain(self, logits: torch.Tensor, rows: Sequence[Sampling]) -> None:
         limited = [row for row, s in enumerate(rows) if s.grammar is not None or s.banned]
@@ -132,22 +199,3 @@ def _penalize(logits: torch.Tensor, penalties: Penalties) -> None:
             torch.from_numpy(counts).to(logits.dtype) * penalties.frequency + penalties.presence
         )
         logits[index] -= amounts
-
-
-def token_logprobs(
-    logits: torch.Tensor, tokens: Sequence[int], top: int
-) -> tuple[TokenLogprob, ...]:
-    """Log-probabilities of `tokens[i]` under row i. logits: float32 [len(tokens), vocab], as the
-    model gave them."""
-    if not tokens:
-        return ()
-    norms = torch.logsumexp(logits, dim=-1)
-    chosen = logits[torch.arange(len(tokens)), torch.tensor(tokens)] - norms
-    if not top:
-        return tuple(TokenLogprob(t, lp) for t, lp in zip(tokens, chosen.tolist(), strict=True))
-    values, ids = torch.topk(logits, min(top, logits.shape[-1]), dim=-1)
-    tops = zip(ids.tolist(), (values - norms[:, None]).tolist(), strict=True)
-    return tuple(
-        TokenLogprob(token, logprob, tuple(zip(top_ids, top_values, strict=True)))
-        for token, logprob, (top_ids, top_values) in zip(tokens, chosen.tolist(), tops, strict=True)
-    )

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sapwood.runtime.batch import Penalties, Sampling
-from sapwood.runtime.sampler import Sampler, token_logprobs
+from sapwood.runtime.protocol import TokenLogprob
+from sapwood.runtime.sampler import Sampler
 
 VOCAB = 40
 
@@ -27,7 +28,7 @@ def row(**fields: object) -> Sampling:
 def choose(logits: list[float], **fields: object) -> int:
     table = torch.full((1, VOCAB), -50.0)
     table[0, : len(logits)] = torch.tensor(logits)
-    return Sampler(VOCAB).choose(table, [row(**fields)])[0]
+    return Sampler(VOCAB).draw(table, [row(**fields)]).collect()[0]
 
 
 def penalties(output: list[int], prompt: list[int], **fields: float) -> Penalties:
@@ -67,16 +68,29 @@ def test_rows_are_independent() -> None:
         row(temperature=1.0, stream=i, position=i, top_k=5 if i % 2 else -1, banned=(i,))
         for i in range(6)
     ]
-    together = Sampler(VOCAB).choose(logits.clone(), rows)
-    alone = [Sampler(VOCAB).choose(logits[i : i + 1].clone(), [rows[i]])[0] for i in range(6)]
+    together = Sampler(VOCAB).draw(logits, rows).collect()
+    alone = [Sampler(VOCAB).draw(logits[i : i + 1], [rows[i]]).collect()[0] for i in range(6)]
     assert together == alone
+
+
+def measure(logits: torch.Tensor, tokens: list[int], tops: list[int]) -> tuple[TokenLogprob, ...]:
+    rows = list(range(len(tokens)))
+    return Sampler(logits.shape[1]).measure(logits, rows, torch.tensor(tokens), tops).collect()
 
 
 def test_logprobs_are_a_log_softmax() -> None:
     logits = torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 2.0]])
-    first, second = token_logprobs(logits, [1, 0], top=2)
+    first, second = measure(logits, [1, 0], [2, 1])
     norm = math.log(1 + math.e + math.e**3)
     assert first.logprob == pytest.approx(1 - norm)
     assert first.top[0] == (2, pytest.approx(3 - norm))
-    assert second.logprob == pytest.approx(-math.log(3))
-    assert token_logprobs(logits, [1, 0], top=9)[0].top[2][0] == 0  # no more than there are
+    assert second.logprob == pytest.approx(-math.log(3)) and len(second.top) == 1
+    assert measure(logits, [1, 0], [9, 0])[0].top[2][0] == 0  # no more than there are
+    assert measure(logits, [], []) == ()
+
+
+def test_draws_change_no_logits() -> None:
+    logits = torch.randn(2, VOCAB)
+    before = logits.clone()
+    Sampler(VOCAB).draw(logits, [row(banned=(3,)), row(logit_bias=((1, 4.0),))])
+    assert torch.equal(logits, before)

@@ -19,7 +19,7 @@ from sapwood.kernels.sample.native_cpu import Bias, Limits, Masks, Penalties, Ra
 from sapwood.runtime.batch import Penalties as RowPenalties
 from sapwood.runtime.batch import Sampling
 from sapwood.runtime.native_sampler import NativeSampler
-from sapwood.runtime.sampler import Sampler, token_logprobs
+from sapwood.runtime.sampler import Sampler
 
 pytestmark = pytest.mark.skipif(not _native.status().available, reason=_native.status().reason)
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ def maxima(logits: Array) -> Array:
 
 
 def torch_choice(logits: Array, rows: list[Sampling]) -> list[int]:
-    return Sampler(logits.shape[1]).choose(torch.from_numpy(logits.copy()), rows)
+    return Sampler(logits.shape[1]).draw(torch.from_numpy(logits), rows).collect()
 
 
 def native_choice(logits: Array, rows: list[Sampling], **options: Any) -> list[int]:
@@ -315,7 +315,10 @@ def test_logprobs_are_of_the_logits_as_given(vocab: int) -> None:
             assert report is None
             continue
         assert report is not None and report.token_id == token
-        (wanted,) = token_logprobs(torch.from_numpy(logits[row : row + 1]), [token], tops[row])
+        measured = Sampler(vocab).measure(
+            torch.from_numpy(logits), [row], torch.tensor([token]), [tops[row]]
+        )
+        (wanted,) = measured.collect()
         assert report.logprob == pytest.approx(wanted.logprob, abs=2e-6)
         assert [t for t, _ in report.top] == [t for t, _ in wanted.top]
         assert [p for _, p in report.top] == pytest.approx([p for _, p in wanted.top], abs=2e-6)
