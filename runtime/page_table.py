@@ -21,14 +21,17 @@ class PageTable:
         for write in writes:
             self._table[write.slot, write.first : write.first + len(write.pages)] = write.pages
 
-    def rows(self, slots: Sequence[int], num_pages: int) -> npt.NDArray[np.int32]:
+    def rows(
+        self, slots: Sequence[int] | npt.NDArray[np.int64], num_pages: int
+    ) -> npt.NDArray[np.int32]:
         """The rows of these slots, [len(slots), num_pages], copied."""
-        return self._table[list(slots), :num_pages]
+        return self._table[np.asarray(slots, np.int64), :num_pages]
 
-    def token_slots(self, slot: int, start: int, end: int) -> npt.NDArray[np.int64]:
-        """Where the tokens at positions start..end-1 are stored: page * page_size + offset,
-        [end - start]."""
-        positions = np.arange(start, end)
-        pages = self._table[slot, positions // self.page_size].astype(np.int64)
-        slots: npt.NDArray[np.int64] = pages * self.page_size + positions % self.page_size
-        return slots
+    def places(
+        self, slots: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Where each token, of that slot and at that position, is stored: page * page_size +
+        offset."""
+        pages = self._table[slots, positions // self.page_size].astype(np.int64)
+        places: npt.NDArray[np.int64] = pages * self.page_size + positions % self.page_size
+        return places

@@ -6,21 +6,22 @@ the batch.
 """
 
 import logging
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..kernels.paged_attention import plan_attention
 from .backend import Flight
-from .batch import Batch, Span, SpanResult, StepResult, join_tokens
+from .batch import Batch, Span, SpanResult, StepResult
 from .forward import ForwardInputs
 from .kv_cache import KVCache
 from .models.config import LlamaConfig
 from .outcome import launch_draws
 from .page_table import PageTable
 from .sampler import Sampler
+from .step_arrays import StepArrays
+from .upload import upload
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +56,8 @@ class ModelRunner:
         its work, for the logits are not waited for before the draw.
         """
         if batch.page_copies:
-            sources = torch.tensor([copy.source for copy in batch.page_copies], device=self._device)
-            targets = torch.tensor([copy.target for copy in batch.page_copies], device=self._device)
-            self._kv.copy(sources, targets)
+            pairs = np.array([(copy.source, copy.target) for copy in batch.page_copies], np.int64)
+            self._kv.copy(*upload((pairs[:, 0], pairs[:, 1]), self._device))
         self._page_table.write(batch.page_writes)
         return Flight(StepResult(self._compute(batch.spans)))
 
@@ -69,7 +69,8 @@ class ModelRunner:
         """
         try:
             rows = [span.logit_rows for span in spans]
-            logits = self._model.forward(self._inputs(spans, rows), self._kv)
+            inputs = self._inputs(StepArrays.of(spans, self._page_table))
+            logits = self._model.forward(inputs, self._kv)
             return launch_draws(self._sampler, spans, rows, logits).collect()
         except Exception as error:
             if len(spans) == 1:
@@ -77,39 +78,29 @@ class ModelRunner:
                 return (SpanResult(error=error),)
             return tuple(result for span in spans for result in self._compute((span,)))
 
-    def _inputs(self, spans: tuple[Span, ...], rows: list[list[int]]) -> ForwardInputs:
+    def _inputs(self, arrays: StepArrays) -> ForwardInputs:
+        """Everything goes to the device in one copy."""
         config = self._model.config
-        page_size = self._page_table.page_size
-        offsets = np.cumsum([0, *(len(span.token_ids) for span in spans)])[:-1]
-        max_pages = max(-(-span.end // page_size) for span in spans)
-        return ForwardInputs(
-            token_ids=torch.from_numpy(join_tokens(spans)).to(self._device, torch.int64),
-            positions=self._moved(np.concatenate([np.arange(s.start, s.end) for s in spans])),
-            slots=self._moved(
-                np.concatenate(
-                    [self._page_table.token_slots(s.slot, s.start, s.end) for s in spans]
-                )
+        token_ids, positions, places, logit_rows, page_rows = upload(
+            (
+                *(arrays.token_ids, arrays.positions, arrays.places),
+                *(arrays.logit_rows, arrays.page_rows),
             ),
+            self._device,
+        )
+        return ForwardInputs(
+            token_ids=token_ids,
+            positions=positions,
+            slots=places,
             attention=plan_attention(
-                [len(span.token_ids) for span in spans],
-                [span.end for span in spans],
-                self._moved(self._page_table.rows([span.slot for span in spans], max_pages)),
-                page_size,
+                arrays.query_lens.tolist(),
+                arrays.context_lens.tolist(),
+                page_rows,
+                self._page_table.page_size,
                 group=config.num_heads // config.num_kv_heads,
                 window=config.sliding_window,
                 dtype=self._kv.dtype,
                 device=self._device,
             ),
-            logit_rows=torch.tensor(
-                [
-                    offset + row
-                    for offset, span_rows in zip(offsets, rows, strict=True)
-                    for row in span_rows
-                ],
-                dtype=torch.int64,
-                device=self._device,
-            ),
+            logit_rows=logit_rows,
         )
-
-    def _moved(self, values: npt.NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(values).to(self._device)

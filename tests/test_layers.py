@@ -31,7 +31,7 @@ TORCH = {"kernels": "anywhere", "server": "lazily"}
 TORCH_BACKEND = [  # the only part of the runtime that computes with torch
     f"runtime/{name}.py"
     for name in "arriving forward kv_cache mask_table models/layers models/llama "
-    "models/torch_tensors outcome runner sampler torch_backend".split()
+    "models/torch_tensors outcome runner sampler torch_backend upload".split()
 ]
 TORCH_LAZILY = [
     "runtime/tokenizer.py",  # transformers, to convert an older tokenizer

@@ -36,7 +36,7 @@ def test_tokens_are_where_the_last_write_put_them(
     rows[:] = -1  # a copy: the table itself does not change
     start = data.draw(st.integers(0, PAGES * SIZE - 1))
     end = data.draw(st.integers(start, PAGES * SIZE))
-    places = table.token_slots(slots[0], start, end)
+    places = table.places(np.full(end - start, slots[0]), np.arange(start, end))
     assert places.dtype == np.int64
     expected = [
         page_of[slots[0], position // SIZE] * SIZE + position % SIZE
