@@ -8,14 +8,17 @@ Whatever they are, the output is what it would be without them: a token is drawn
 would be had the draft been drawn itself, and the scheduler keeps the draws up to the first one that
 stands after a wrong draft. Rows of one span never depend on each other's draws.
 
+A step may be planned and launched before the step before it has told its tokens. A span then begins
+with the token AWAITED, and how to choose the token after it is said once that one is known.
+
 What is made for every row of every step is a NamedTuple, given its fields by position: a frozen
 dataclass given them by name takes six times as long to make.
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,8 @@ from ..constrained import Masking
 from .protocol import TokenLogprob
 
 Int32Array = NDArray[np.int32]
+
+AWAITED: Final = -1  # as a token: the one that the span's slot draws in the step before
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Span(NamedTuple):
 
     request_id: str
     slot: int
-    token_ids: "array[int]"  # known tokens, then drafts
+    token_ids: "array[int]"  # known tokens, then drafts; or AWAITED alone
     start: int
     samplings: tuple[Sampling, ...]  # after the last known token and after each draft; or none
     scoring: Scoring | None
@@ -118,6 +123,12 @@ class Span(NamedTuple):
             rows.extend((np.unique(self.scoring.rows) - self.start).tolist())
         rows.extend(range(len(self.token_ids) - len(self.samplings), len(self.token_ids)))
         return rows
+
+
+Draws = Sequence[tuple[Sampling, ...]]  # for each span of a step, how to choose the tokens after it
+
+# Stands in a span after AWAITED, until its sampling is known.
+UNDECIDED: Final = Sampling(0.0, 0, 1.0, 0.0, 0, 0)
 
 
 def join_tokens(spans: Iterable[Span]) -> Int32Array:

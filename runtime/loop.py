@@ -6,6 +6,7 @@ shells around it.
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..constrained import GrammarCompiler
 from ..radix_cache import PrefixCache
 from .admission import Admission
 from .advance import Advancer
-from .backend import Backend, Runner
+from .backend import Backend, Flight, Runner
+from .batch import Batch
 from .config import EngineConfig, ResolvedConfig, resolve, resolve_schedule
 from .device import choose_device
 from .errors import EngineError, InvalidRequest, Overloaded, SapwoodError
@@ -28,7 +30,20 @@ _log = logging.getLogger(__name__)
 
 
 class EngineLoop:
-    """schedule -> launch -> collect -> commit, and the requests' way in and out."""
+    """schedule -> launch -> draw -> collect -> commit, and the requests' way in and out.
+
+    Where the runner overlaps, a step is planned and launched while the one before it is in flight;
+    that one is collected and committed next, and what is to be drawn in the new one is said after
+    that. So at most two are in flight, and the device has work while this thread plans and reports:
+
+        device  | forward 1 | draw 1 | forward 2 ........... | draw 2 | forward 3 ...
+        thread    plan 2, launch 2   | commit 1 | draw 2, plan 3, launch 3 | commit 2 ...
+
+    Pages that a commit frees may be given out again at once, though a step is in flight that reads
+    or writes them: steps run in order of launch, and whoever is given a page writes it in a later
+    one. Where a step in flight still writes a page that came into the tree, it writes behind the
+    tokens that the tree knows of it.
+    """
 
     def __init__(
         self,
@@ -47,18 +62,19 @@ class EngineLoop:
         self._cache = cache
         self._compiler = compiler
         self._max_waiting = max_waiting
+        self._in_flight: tuple[Batch, Flight] | None = None
         self._arrivals = 0
         self._refusals: list[FromEngine] = []
 
     @property
     def has_work(self) -> bool:
-        return bool(self._refusals) or self._scheduler.has_work
+        return bool(self._refusals or self._in_flight) or self._scheduler.has_work
 
     @property
     def only_compiling(self) -> bool:
         """Nothing to compute until a grammar is ready: the shell should sleep a little between
         steps."""
-        return not self._refusals and self._scheduler.only_compiling
+        return not (self._refusals or self._in_flight) and self._scheduler.only_compiling
 
     def submit(self, request: TokenRequest) -> None:
         """Take a request in. A bad one, or one too many, is answered by `Failed` at the next
@@ -85,11 +101,25 @@ class EngineLoop:
         """One turn. Returns what callers are to hear; nothing when there is nothing to do."""
         messages, self._refusals = self._refusals, []
         batch = self._scheduler.schedule()
+        if not batch.spans and self._in_flight:
+            messages += self._land()
+            batch = self._scheduler.schedule()
         if not batch.spans:
             return messages + self._scheduler.take_outbox()
         flight = self._runner.launch(batch)
-        result = flight.collect()
-        return messages + self._scheduler.commit(batch, result)
+        messages += self._land()  # the step before, while this one runs
+        flight.draw(self._scheduler.draws(batch))
+        self._in_flight = batch, flight
+        if not self._runner.overlaps:
+            messages += self._land()
+        return messages + self._scheduler.take_outbox()
+
+    def _land(self) -> list[FromEngine]:
+        """Wait for the step in flight, if any, and take it in."""
+        if self._in_flight is None:
+            return []
+        (batch, flight), self._in_flight = self._in_flight, None
+        return self._scheduler.commit(batch, flight.collect())
 
     def control(self, action: ControlAction) -> dict[str, Any]:
         if action == "flush_cache":
@@ -123,6 +153,8 @@ class EngineLoop:
 
     def close(self) -> None:
         self._compiler.close()
+        if self._in_flight is not None:  # the device is not left at work on what is torn down
+            self._in_flight[1].collect()
 
 
 def build_loop(config: EngineConfig, files: TokenizerFiles | None = None) -> EngineLoop:
@@ -172,7 +204,10 @@ def choose_backend(path: Path, config: EngineConfig) -> Backend:
 def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) -> EngineLoop:
     """An engine from a loaded model. Tests bring a backend of their own."""
     arch = backend.config
+    runner = backend.build(resolved)
     schedule = resolved.schedule
+    if runner.overlaps:  # a draft is guessed from tokens that are still in flight
+        schedule = replace(schedule, max_drafts=0)
     num_pages, page_size = resolved.num_pages, resolved.page_size
     vocabulary = files.vocabulary.padded(arch.vocab_size)
     cache = PrefixCache(num_pages, page_size)
@@ -198,7 +233,7 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
         scheduler=Scheduler(
             *(cache, compiler, advancer, schedule, files.eos_ids), backend.row_cost
         ),
-        runner=backend.build(resolved),
+        runner=runner,
         cache=cache,
         compiler=compiler,
         max_waiting=schedule.max_waiting,

@@ -9,14 +9,14 @@ import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from operator import add
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..constrained import Masking, fill_masks
 from ..kernels.llama_step import LlamaStep, StepInputs, StepOutputs
-from .backend import Flight
+from .backend import Landed
 from .batch import Batch, Sampling, Span, SpanResult, StepResult, join_tokens
 from .masks import ban
 from .native_sampler import NativeSampler
@@ -39,6 +39,8 @@ class _Row(NamedTuple):
 
 
 class NativeRunner:
+    overlaps: Final = False  # the threads that would plan are those that compute
+
     def __init__(self, step: LlamaStep, page_table: PageTable, threads: int) -> None:
         self._step = step
         self._page_table = page_table
@@ -47,13 +49,13 @@ class NativeRunner:
         self._logits = np.empty((0, vocab), np.float32)
         self._masks = np.empty((0, -(-vocab // 32)), np.int32)
 
-    def launch(self, batch: Batch) -> Flight:
+    def launch(self, batch: Batch) -> Landed:
         """Run the batch. Copies first (their targets may be read by this very step), then table
         writes, then compute."""
         for copy in batch.page_copies:
             self._step.copy_page(copy.source, copy.target)
         self._page_table.write(batch.page_writes)
-        return Flight(StepResult(self._compute(batch.spans)))
+        return Landed(StepResult(self._compute(batch.spans)))
 
     def _compute(self, spans: tuple[Span, ...]) -> tuple[SpanResult, ...]:
         """All spans together; where that fails, one by one, so that the one at fault fails alone.

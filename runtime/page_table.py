@@ -14,6 +14,7 @@ class PageTable:
     .. i*page+page-1."""
 
     def __init__(self, num_slots: int, pages_per_slot: int, page_size: int) -> None:
+        self.num_slots = num_slots
         self.page_size = page_size
         self._table = np.zeros((num_slots, pages_per_slot), np.int32)
 

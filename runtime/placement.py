@@ -49,7 +49,7 @@ class Placement:
         request.pages = [*lease.pages, *pages]
         request.num_tree_pages = len(lease.pages)
         request.num_written_pages = 0
-        request.num_computed = lease.num_tokens
+        request.num_computed = request.num_launched = lease.num_tokens
         return True
 
     def _has_room(self, request: Request, num_matched: int, num_running: int) -> bool:
@@ -145,7 +145,8 @@ class Placement:
         request.lease = None
         request.pages = []
         request.num_tree_pages = 0
-        request.num_computed = 0
+        request.num_computed = request.num_launched = 0
+        request.draw_end = -1
 
     def _num_pages(self, num_tokens: int) -> int:
         return -(-num_tokens // self._page_size)

@@ -5,8 +5,8 @@ Region map of one request's tokens and pages:
 
     tokens   | prompt .................... | output (sampled and forced) ... |
              0                         prompt_len                       len(tokens)
-    KV       | computed ............................... | missing ..... |
-             0                                     num_computed       target
+    KV       | computed ............... | in flight ... | missing ..... |
+             0                     num_computed    num_launched     target
     pages    | in the tree, locked by the lease | the request's own ... |
              0                            num_tree_pages             len(pages)
 """
@@ -51,6 +51,8 @@ class Request:
     num_tree_pages: int = 0
     num_written_pages: int = 0  # entries of the page table that are up to date
     num_computed: int = 0
+    num_launched: int = 0  # more than computed only while a step is in flight
+    draw_end: int = -1  # tokens before the last draw that was launched
 
     # Output.
     output_bytes: bytearray = field(default_factory=bytearray)  # end-of-text left out
@@ -102,6 +104,22 @@ class Request:
         if self.wire.logprobs is None:
             return self.num_output
         return max(0, self.next_score - self.prompt_len)
+
+    @property
+    def is_drawing(self) -> bool:
+        """Is a draw of the token after all of `tokens` in flight?"""
+        return self.draw_end >= len(self.tokens)
+
+    @property
+    def may_follow(self) -> bool:
+        """While a draw is in flight, may the token that it will draw be computed already? Not where
+        more than one token may come of the draw that would have to be looked at: tentative ones,
+        or forced ones whose log-probabilities are asked."""
+        return (
+            self.tentative is None
+            and self.num_output + 1 < self.max_tokens
+            and (self.grammar is None or self.wire.logprobs is None)
+        )
 
     def reports(self, token: int) -> bool:
         """Is the log-probability of `token`, drawn next, wanted? Of a prompt's token only where

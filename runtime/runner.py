@@ -1,23 +1,24 @@
 """Runs one batch on the device: page copies, page-table writes, the forward, sampling,
 log-probabilities.
 
-Owns: the model, the KV cache, the page table and the sampler. Knows no request and no tree, only
-the batch.
+Owns: the model, the KV cache, the page table, the sampler, and which token each slot drew last.
+Knows no request and no tree, only the batch.
 """
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from ..kernels.paged_attention import plan_attention
-from .backend import Flight
-from .batch import Batch, Span, SpanResult, StepResult
+from .batch import AWAITED, Batch, Draws, Span, SpanResult, StepResult
 from .forward import ForwardInputs
 from .kv_cache import KVCache
 from .models.config import LlamaConfig
-from .outcome import launch_draws
+from .outcome import Outcome, launch_draws
 from .page_table import PageTable
 from .sampler import Sampler
 from .step_arrays import StepArrays
@@ -37,59 +38,81 @@ class Model(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Spans that one forward computed, their logit rows, and the logits, float32 [all rows, vocab];
+    or why there are none."""
+
+    spans: tuple[Span, ...]
+    rows: tuple[list[int], ...]
+    logits: torch.Tensor | Exception
+
+    def split(self, logits: torch.Tensor) -> list["_Part"]:
+        """Each span by itself."""
+        blocks = torch.split(logits, [len(rows) for rows in self.rows])
+        return [
+            _Part((span,), (rows,), block)
+            for span, rows, block in zip(self.spans, self.rows, blocks, strict=True)
+        ]
+
+
 class ModelRunner:
+    """`overlaps`: see `Runner`."""
+
     def __init__(
-        self, model: Model, kv: KVCache, page_table: PageTable, device: torch.device
+        self,
+        model: Model,
+        kv: KVCache,
+        page_table: PageTable,
+        device: torch.device,
+        *,
+        overlaps: bool,
     ) -> None:
+        self.overlaps = overlaps
         self._model = model
         self._kv = kv
         self._page_table = page_table
         self._device = device
         self._sampler = Sampler.on(device, model.config.vocab_size)
+        self._last_tokens = torch.zeros(page_table.num_slots, dtype=torch.int64, device=device)
 
     @torch.inference_mode()
-    def launch(self, batch: Batch) -> Flight:
+    def launch(self, batch: Batch) -> "ModelFlight":
         """Run the batch. Copies first (their targets may be read by this very step), then table
-        writes, then compute.
-
-        The masks of grammars are filled after the forward was launched: on a device that is behind
-        its work, for the logits are not waited for before the draw.
-        """
+        writes, then the forward."""
         if batch.page_copies:
             pairs = np.array([(copy.source, copy.target) for copy in batch.page_copies], np.int64)
             self._kv.copy(*upload((pairs[:, 0], pairs[:, 1]), self._device))
         self._page_table.write(batch.page_writes)
-        return Flight(StepResult(self._compute(batch.spans)))
+        return ModelFlight(self, self._forward(batch.spans))
 
-    def _compute(self, spans: tuple[Span, ...]) -> tuple[SpanResult, ...]:
+    def _forward(self, spans: tuple[Span, ...]) -> tuple[_Part, ...]:
         """All spans together; where that fails, one by one, so that the one at fault fails alone.
 
-        Computing a span again is harmless: it writes the same keys and values, and draws the same
-        token.
+        Computing a span again is harmless: it writes the same keys and values.
         """
+        rows = tuple(span.logit_rows for span in spans)
         try:
-            rows = [span.logit_rows for span in spans]
             inputs = self._inputs(StepArrays.of(spans, self._page_table))
-            logits = self._model.forward(inputs, self._kv)
-            return launch_draws(self._sampler, spans, rows, logits).collect()
+            return (_Part(spans, rows, self._model.forward(inputs, self._kv)),)
         except Exception as error:
             if len(spans) == 1:
                 _log.exception("request %s cannot be computed", spans[0].request_id)
-                return (SpanResult(error=error),)
-            return tuple(result for span in spans for result in self._compute((span,)))
+                return (_Part(spans, rows, error),)
+            return tuple(part for span in spans for part in self._forward((span,)))
 
     def _inputs(self, arrays: StepArrays) -> ForwardInputs:
         """Everything goes to the device in one copy."""
         config = self._model.config
-        token_ids, positions, places, logit_rows, page_rows = upload(
+        token_ids, owners, positions, places, logit_rows, page_rows = upload(
             (
-                *(arrays.token_ids, arrays.positions, arrays.places),
+                *(arrays.token_ids, arrays.owners, arrays.positions, arrays.places),
                 *(arrays.logit_rows, arrays.page_rows),
             ),
             self._device,
         )
         return ForwardInputs(
-            token_ids=token_ids,
+            token_ids=self._resolved(token_ids, owners),
             positions=positions,
             slots=places,
             attention=plan_attention(
@@ -104,3 +127,59 @@ class ModelRunner:
             ),
             logit_rows=logit_rows,
         )
+
+    def _resolved(self, token_ids: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+        """With those that were awaited, which are on the device by now: steps run in order."""
+        return torch.where(token_ids == AWAITED, self._last_tokens[owners], token_ids)
+
+    @torch.inference_mode()
+    def draw(self, part: _Part, draws: Draws) -> list[Outcome | SpanResult]:
+        """Of all spans together; where that fails, one by one.
+
+        The masks of grammars are filled only now, while the forward runs on a device.
+        """
+        if isinstance(part.logits, Exception):
+            return [SpanResult(error=part.logits) for _ in part.spans]
+        spans = tuple(
+            span if drawn is span.samplings else span._replace(samplings=drawn)
+            for span, drawn in zip(part.spans, draws, strict=True)
+        )
+        try:
+            outcome = launch_draws(self._sampler, spans, part.rows, part.logits)
+        except Exception as error:
+            if len(spans) == 1:
+                _log.exception("request %s cannot be drawn", spans[0].request_id)
+                return [SpanResult(error=error)]
+            singles = zip(part.split(part.logits), draws, strict=True)
+            return [result for one, drawn in singles for result in self.draw(one, (drawn,))]
+        self._remember(spans, outcome.drawn.tokens)
+        return [outcome]
+
+    def _remember(self, spans: Sequence[Span], tokens: torch.Tensor) -> None:
+        """What each slot drew. Of several draws any may stand there: no step awaits one of
+        those."""
+        slots = np.array([span.slot for span in spans for _ in span.samplings], np.int64)
+        if len(slots):
+            self._last_tokens[upload((slots,), self._device)[0]] = tokens
+
+
+class ModelFlight:
+    """See `Flight`."""
+
+    def __init__(self, runner: ModelRunner, parts: Sequence[_Part]) -> None:
+        self._runner = runner
+        self._parts = parts
+        self._outcomes: list[Outcome | SpanResult] = []
+
+    def draw(self, draws: Draws) -> None:
+        start = 0
+        for part in self._parts:
+            end = start + len(part.spans)
+            self._outcomes += self._runner.draw(part, draws[start:end])
+            start = end
+
+    def collect(self) -> StepResult:
+        results: list[SpanResult] = []
+        for outcome in self._outcomes:
+            results += [outcome] if isinstance(outcome, SpanResult) else outcome.collect()
+        return StepResult(tuple(results))

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from ..constrained import GrammarCompiler, GrammarError
 from ..radix_cache import PrefixCache
 from .advance import Advancer
-from .batch import Batch, PageCopy, SpanResult, StepResult
+from .batch import UNDECIDED, Batch, Draws, PageCopy, Sampling, Span, SpanResult, StepResult
 from .config import ScheduleOptions
 from .errors import EngineError, InvalidRequest, SapwoodError
+from .flights import Flights
 from .placement import Placement
 from .protocol import TokenLogprob
 from .request import Request
-from .spans import make_span
+from .spans import decide, make_span
 from .speculation import Draft, Speculator
 from .waiting import WaitingQueue
 from .wire import Failed, FromEngine, TokenChunk
@@ -73,6 +74,7 @@ class Scheduler:
         self._compiling: dict[str, Request] = {}
         self._waiting = WaitingQueue(cache, options.policy)
         self._running: dict[str, Request] = {}  # in order of arrival
+        self._flights = Flights()
         self._outbox: list[FromEngine] = []
 
     # --- requests come and go ---------------------------------------------------------------------
@@ -132,28 +134,55 @@ class Scheduler:
 
     def _leave(self, request: Request) -> None:
         del self._running[request.id]
+        self._flights.forget(request)
         self._placement.leave(request)
 
     # --- schedule ---------------------------------------------------------------------------------
 
     def schedule(self) -> Batch:
         """Plan one step: running requests first (oldest first), then as many waiting ones as fit.
-        May be empty."""
+
+        May be empty; with a step in flight that only says that this one must be committed first.
+        """
         self._collect_grammars()
         plan = _Plan(self._token_budget)
         for request in list(self._running.values()):
-            if request.slot is not None and plan.budget > 0:
-                self._extend(plan, request)
+            if request.slot is None or plan.budget <= 0:
+                continue
+            if not self._extend(plan, request):
+                return Batch(())
         self._admit_waiting(plan)
         drafts = self._draft(plan)
         spans = tuple(
-            make_span(request, count, self._eos_ids, drafts.get(request.id, ()))
-            for request, count in plan.parts
+            self._span(request, count, drafts.get(request.id, ())) for request, count in plan.parts
         )
         writes = [
             write for request, _ in plan.parts for write in self._placement.page_writes(request)
         ]
+        if spans:
+            self._flights.launch(request for request, _ in plan.parts)
         return Batch(spans, tuple(plan.copies), tuple(writes))
+
+    def _span(self, request: Request, count: int, drafts: Sequence[Draft]) -> Span:
+        span = make_span(request, count, self._eos_ids, drafts)
+        request.num_launched += count
+        if span.samplings:
+            request.draw_end = request.num_launched
+        return span
+
+    def draws(self, batch: Batch) -> Draws:
+        """How to choose the tokens of the step that was planned last, asked after the one before it
+        was committed: only then are the tokens known that some of its spans awaited."""
+        return [
+            self._decide(span)
+            if span.samplings and span.samplings[0] is UNDECIDED
+            else span.samplings
+            for span in batch.spans
+        ]
+
+    def _decide(self, span: Span) -> tuple[Sampling, ...]:
+        request = self._flights.latest.get(span.request_id)
+        return decide(request, span, self._eos_ids) if request is not None else ()
 
     def _collect_grammars(self) -> None:
         for request in list(self._compiling.values()):
@@ -181,17 +210,31 @@ class Scheduler:
             if self._guard(request, self._advancer.begin, request):
                 self.counters.forced_tokens += request.num_forced
 
-    def _extend(self, plan: _Plan, request: Request) -> None:
-        """Plan the next tokens of a running request, preempting younger ones if pages run out."""
-        count = min(request.target - request.num_computed, plan.budget)
+    def _extend(self, plan: _Plan, request: Request) -> bool:
+        """Plan the next tokens of a running request, preempting younger ones if pages run out.
+
+        False, with nothing planned, where they do and a step is in flight: its end may give pages
+        back, and what it computes of the others is not to be lost.
+        """
+        count = self._count(request, plan.budget)
         if count <= 0:
-            return
-        while not self._placement.grow(request, request.num_computed + count):
+            return True
+        while not self._placement.grow(request, request.num_launched + count):
+            if self._flights:
+                return False
             victim = next(reversed(self._running.values()))  # not planned yet: we go by age
             self._preempt(victim)
             if victim is request:
-                return
+                return True
         self._plan(plan, request, count)
+        return True
+
+    @staticmethod
+    def _count(request: Request, budget: int) -> int:
+        """How many of its next tokens to compute: known ones, or the one that is being drawn."""
+        if request.is_drawing:
+            return min(int(request.may_follow), budget)
+        return min(request.target - request.num_launched, budget)
 
     def _plan(self, plan: _Plan, request: Request, count: int) -> None:
         plan.parts.append((request, count))
@@ -202,7 +245,7 @@ class Scheduler:
         drawing = [
             request
             for request, count in plan.parts
-            if request.finish is None and request.num_computed + count == len(request.tokens)
+            if request.finish is None and request.num_launched + count == len(request.tokens)
         ]
         found: dict[str, tuple[Draft, ...]] = {}
         for request in drawing:
@@ -266,18 +309,20 @@ class Scheduler:
     # --- commit -----------------------------------------------------------------------------------
 
     def commit(self, batch: Batch, result: StepResult) -> list[FromEngine]:
-        """Take in a step's outcome: tokens, ends, pages for the tree. Returns what callers are to
-        hear, in order."""
+        """Take in the outcome of the oldest step in flight: tokens, ends, pages for the tree.
+        Returns what callers are to hear, in order."""
         self.counters.steps += 1
+        requests = self._flights.land()
         for span, outcome in zip(batch.spans, result.spans, strict=True):
             drafts = span.drafts
             known_end = span.end - len(drafts)
             self.counters.computed_tokens += known_end - span.start
-            request = self._running.get(span.request_id)
+            request = requests.get(span.request_id)
             if request is None:
-                continue  # aborted in flight
+                continue  # it ended while this was in flight
             if outcome.error is not None:
                 del self._running[request.id]
+                self._flights.forget(request)
                 self._placement.discard(request)
                 error = EngineError(f"computing this request failed: {outcome.error!r}")
                 self._outbox.append(Failed(request.id, error))
@@ -287,6 +332,7 @@ class Scheduler:
             request.num_probed += max(known_end - request.next_probe, 0)
             if not self._append(request, drafts, outcome):
                 continue
+            request.num_launched = max(request.num_launched, request.num_computed)
             self._placement.commit(request)
             if drafts:
                 self._placement.trim(request)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from ..constrained import Masking
-from .batch import Penalties, Sampling, Scoring, Span
+from .batch import AWAITED, UNDECIDED, Penalties, Sampling, Scoring, Span
 from .healing import Healing
 from .request import Request
 from .speculation import Draft
@@ -20,7 +20,9 @@ def make_span(
     """The next `count` tokens of a placed request; with its last known token, a sample after it and
     after each of `drafts`."""
     assert request.slot is not None
-    start, end = request.num_computed, request.num_computed + count
+    start, end = request.num_launched, request.num_launched + count
+    if end > len(request.tokens):
+        return _following(request, request.slot)
     samplings: list[Sampling] = []
     if end == len(request.tokens) and request.finish is None:
         samplings = [_sampling(request, drafts[:n], eos_ids) for n in range(len(drafts) + 1)]
@@ -35,6 +37,22 @@ def make_span(
         _probing(request, start, end) if options is None else _scoring(request, start, end),
         options.top if options is not None else 0,
     )
+
+
+def _following(request: Request, slot: int) -> Span:
+    """The token that is being drawn, and a sample after it."""
+    options = request.wire.logprobs
+    top = options.top if options is not None else 0
+    start = len(request.tokens)
+    return Span(request.id, slot, array("i", [AWAITED]), start, (UNDECIDED,), None, top)
+
+
+def decide(request: Request, span: Span, eos_ids: Collection[int]) -> tuple[Sampling, ...]:
+    """How to choose the token after a span of AWAITED, now that this one is known; not at all where
+    it was the last, or text is forced after it."""
+    if request.finish is not None or len(request.tokens) != span.end:
+        return ()
+    return (_sampling(request, (), eos_ids),)
 
 
 def _with_drafts(tokens: "array[int]", drafts: Sequence[Draft]) -> "array[int]":

@@ -84,4 +84,6 @@ class TorchBackend:
         table = PageTable(
             resolved.schedule.max_running, resolved.pages_per_request, resolved.page_size
         )
-        return ModelRunner(self._model, kv, table, self._device)
+        return ModelRunner(
+            self._model, kv, table, self._device, overlaps=self._device.type != "cpu"
+        )

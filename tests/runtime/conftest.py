@@ -18,6 +18,7 @@ from sapwood.runtime.protocol import (
     TokenLogprob,
     Usage,
 )
+from sapwood.runtime.runner import ModelRunner
 from sapwood.runtime.tokenizer import TokenizerFiles
 from sapwood.runtime.torch_backend import TorchBackend
 from sapwood.runtime.wire import Failed, FromEngine, Probe, TokenChunk, TokenRequest
@@ -143,6 +144,15 @@ class Driver:
         return self.answers[id]
 
 
+class Overlapping(TorchBackend):
+    """Steps are planned and launched while the one before is in flight, as on a GPU."""
+
+    def build(self, resolved: ResolvedConfig) -> ModelRunner:
+        runner = super().build(resolved)
+        runner.overlaps = True
+        return runner
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> LlamaModel:
     torch.set_num_threads(1)
@@ -158,14 +168,17 @@ def byte_files() -> TokenizerFiles:
 def make_driver(
     tiny_model: LlamaModel, byte_files: TokenizerFiles
 ) -> Iterator[Callable[..., Driver]]:
-    """make_driver(num_pages=..., page_size=..., token_budget=..., ...) -> Driver."""
+    """make_driver(num_pages=..., page_size=..., overlaps=..., token_budget=..., ...) -> Driver."""
     loops: list[EngineLoop] = []
 
-    def make(num_pages: int = 512, page_size: int = 16, **schedule: object) -> Driver:
+    def make(
+        num_pages: int = 512, page_size: int = 16, overlaps: bool = False, **schedule: object
+    ) -> Driver:
         chosen = replace(ScheduleOptions(max_running=32), **schedule)  # type: ignore[arg-type]
         options = resolve_schedule(chosen, "cpu")
         resolved = ResolvedConfig("float32", CONFIG.context_length, num_pages, page_size, options)
-        loop = assemble(TorchBackend(tiny_model, "float32"), byte_files, resolved)
+        backend = (Overlapping if overlaps else TorchBackend)(tiny_model, "float32")
+        loop = assemble(backend, byte_files, resolved)
         loops.append(loop)
         return Driver(loop)
 

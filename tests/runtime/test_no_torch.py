@@ -11,7 +11,7 @@ from sapwood.constrained import Regex
 from sapwood.kernels.sample.philox import uniforms
 from sapwood.runtime import engine, engine_process, launch, local, loop
 from sapwood.runtime.batch import Batch, StepResult
-from sapwood.runtime.backend import Flight
+from sapwood.runtime.backend import Landed
 from sapwood.runtime.config import EngineConfig, resolve
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.models.weights import expected_shapes, open_checkpoint, read_float32
@@ -32,6 +32,7 @@ with open_checkpoint(path) as checkpoint:
 
 class Backend:
     config, dtype, bytes_per_token, row_cost = config, "float32", 1 << 15, 0.1
+    overlaps = False
 
     def build(self, resolved):
         self.table = PageTable(
