@@ -33,6 +33,9 @@ class Model(Protocol):
     @property
     def config(self) -> LlamaConfig: ...
 
+    @property
+    def device(self) -> torch.device: ...
+
     def forward(self, inputs: ForwardInputs, kv: KVCache) -> torch.Tensor:
         """Logits, float32 [len(inputs.logit_rows), vocab]."""
         ...

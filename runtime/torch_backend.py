@@ -1,8 +1,11 @@
 """The torch path as a backend: the model in torch's tensors and the runner over them.
 
-Owns: torch's threads, and which device is used.
+Owns: torch's threads, which device is used, and what of a GPU's memory is left for the KV cache.
 """
 
+import logging
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,12 +18,16 @@ import torch
 from .config import (
     ComputeDevice,
     ComputeDtype,
+    DeviceOptions,
     EngineConfig,
     ResolvedConfig,
     ScheduleOptions,
     resolve_dtype,
 )
+from .device_memory import DEFAULT_FRACTION, CudaMemory, DeviceMemory, measure_use
+from .errors import InvalidRequest
 from .kv_cache import KVCache
+from .largest_step import PROFILED_CONTEXT, largest_step
 from .models.llama import LlamaModel
 from .models.torch_tensors import TorchTensors
 from .models.weights import open_checkpoint
@@ -28,21 +35,38 @@ from .page_table import PageTable
 from .runner import Model, ModelRunner
 from .speculation import TORCH_ROW_COST
 
+_log = logging.getLogger(__name__)
+
+_PROFILED_PAGE: Final = 16  # tokens: how memory is cut matters little to how much a step takes
 _DTYPES: Final[dict[ComputeDtype, torch.dtype]] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
 }
 
 
-class TorchBackend:
-    """See `Backend`. `dtype`: of the model's weights, and of the KV cache."""
+@dataclass(frozen=True)
+class Gpu:
+    """The memory of the GPU that computes, and the user's wishes about it."""
 
-    def __init__(self, model: Model, dtype: ComputeDtype, device: ComputeDevice = "cpu") -> None:
+    memory: DeviceMemory
+    options: DeviceOptions = DeviceOptions()
+
+    @property
+    def fraction(self) -> float:
+        given = self.options.memory_fraction
+        return DEFAULT_FRACTION if given is None else given
+
+
+class TorchBackend:
+    """See `Backend`. `dtype`: of the model's weights, and of the KV cache. `gpu`: None on a CPU."""
+
+    def __init__(self, model: Model, dtype: ComputeDtype, gpu: Gpu | None = None) -> None:
         self.config = model.config
         self.dtype = dtype
+        self.device: ComputeDevice = "cpu" if gpu is None else "cuda"
+        self._gpu = gpu
         self._model = model
-        self.device: ComputeDevice = device
-        self._device = torch.device(device)
+        self._device = model.device
 
     @classmethod
     def load(cls, path: Path, config: EngineConfig, device: ComputeDevice) -> Self:
@@ -54,10 +78,37 @@ class TorchBackend:
         dtype = resolve_dtype(options.dtype, bfloat16_is_fast=fast)
         with open_checkpoint(path) as checkpoint:
             model = LlamaModel.load(TorchTensors(checkpoint), _DTYPES[dtype], device)
-        return cls(model, dtype, device)
+        return cls(
+            model, dtype, Gpu(CudaMemory(model.device), config.device) if device == "cuda" else None
+        )
 
     def free_bytes(self, schedule: ScheduleOptions) -> int:
-        return free_memory()
+        """On a GPU: measured, by computing the largest step."""
+        if self._gpu is None:
+            return free_memory()
+        assert schedule.token_budget is not None, "the schedule was resolved"
+        run = partial(self._compute_largest, schedule.token_budget, schedule)
+        use = measure_use(self._gpu.memory, run)
+        left = use.left(self._gpu.fraction)
+        _log.info("memory of the GPU: %s, %d bytes left for keys and values", use, left)
+        return left
+
+    def _compute_largest(self, num_tokens: int, schedule: ScheduleOptions) -> None:
+        """Raises InvalidRequest where there is no room for such a step."""
+        context = min(self.config.context_length, PROFILED_CONTEXT)
+        pages_per_slot = -(-context // _PROFILED_PAGE)
+        table = PageTable(schedule.max_running, pages_per_slot, _PROFILED_PAGE)
+        runner = self._runner(1, table)
+        batch = largest_step(num_tokens, schedule.max_running, context)
+        flight = runner.launch(batch)
+        flight.draw([span.samplings for span in batch.spans])
+        for result in flight.collect().spans:
+            if result.error is not None:
+                raise InvalidRequest(
+                    f"token_budget: a step of {batch.num_tokens} tokens cannot be computed on this "
+                    f"GPU, beside the weights: {result.error}",
+                    field="token_budget",
+                )
 
     @property
     def bytes_per_token(self) -> int:
@@ -71,19 +122,21 @@ class TorchBackend:
         return TORCH_ROW_COST
 
     def build(self, resolved: ResolvedConfig) -> ModelRunner:
+        table = PageTable(
+            resolved.schedule.max_running, resolved.pages_per_request, resolved.page_size
+        )
+        return self._runner(resolved.num_pages, table)
+
+    def _runner(self, num_pages: int, table: PageTable) -> ModelRunner:
         config = self.config
         kv = KVCache(
             config.num_layers,
-            resolved.num_pages,
-            resolved.page_size,
+            num_pages,
+            table.page_size,
             config.num_kv_heads,
             config.head_dim,
             _DTYPES[self.dtype],
             self._device,
         )
-        table = PageTable(
-            resolved.schedule.max_running, resolved.pages_per_request, resolved.page_size
-        )
-        return ModelRunner(
-            self._model, kv, table, self._device, overlaps=self._device.type != "cpu"
-        )
+        overlaps = self.device != "cpu"
+        return ModelRunner(self._model, kv, table, self._device, overlaps=overlaps)

@@ -108,9 +108,12 @@ class LlamaModel:
         return cls(config, embedding, layers, norm, head)
 
     @classmethod
-    def random(cls, config: LlamaConfig, dtype: torch.dtype, seed: int) -> Self:
-        """A model with reproducible random weights on the CPU, for tests and benchmarks."""
-        return cls.load(_RandomTensors(config, seed), dtype)
+    def random(
+        cls, config: LlamaConfig, dtype: torch.dtype, seed: int, device: torch.device | str = "cpu"
+    ) -> Self:
+        """A model with reproducible random weights, for tests and benchmarks. Those of a GPU are
+        drawn there, in `dtype`, and are others than the CPU's."""
+        return cls.load(_RandomTensors(config, seed, torch.device(device)), dtype, device)
 
     @property
     def num_parameters(self) -> int:
@@ -176,18 +179,21 @@ class LlamaModel:
 class _RandomTensors:
     """Weights of a plausible scale, drawn by name, so that no order of reading matters."""
 
-    def __init__(self, config: LlamaConfig, seed: int) -> None:
+    def __init__(self, config: LlamaConfig, seed: int, device: torch.device) -> None:
         self.config = config
         self._seed = seed
+        self._device = device
         self._shapes = expected_shapes(config)
         self._index = {name: index for index, name in enumerate(self._shapes)}
 
     def tensor(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         shape = self._shapes[name]
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._index[name])
-        values = torch.randn(shape, generator=generator)
+        seed = self._seed * 1_000_003 + self._index[name]
+        generator = torch.Generator(self._device).manual_seed(seed)
+        drawn = torch.float32 if self._device.type == "cpu" else dtype
+        values = torch.randn(shape, generator=generator, dtype=drawn, device=self._device)
         if len(shape) == 1:
-            values = 0.1 * values + (1.0 if "norm" in name else 0.0)
+            values.mul_(0.1).add_(1.0 if "norm" in name else 0.0)
         else:
-            values *= shape[1] ** -0.5
+            values.mul_(shape[1] ** -0.5)
         return values.to(dtype)
