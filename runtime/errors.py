@@ -4,6 +4,7 @@
     ├── InvalidRequest (a ValueError too)  the request is at fault: refused at once
     ├── EngineError                        the request was fine, the engine could not do it
     │   ├── Overloaded                     the waiting queue is full
+    │   ├── OutOfMemory                    its step does not fit in the device's memory
     │   └── EngineDied                     the engine stopped; every waiting caller hears this
     │       └── Unreachable                one elsewhere was lost or not found: it may come back
     ├── Cancelled                          the caller closed the stream before its end
@@ -39,6 +40,10 @@ class EngineError(SapwoodError, RuntimeError):
 
 class Overloaded(EngineError):
     """Too many requests are waiting; try again later."""
+
+
+class OutOfMemory(EngineError):
+    """A step does not fit in what the device has left."""
 
 
 class EngineDied(EngineError):

@@ -15,6 +15,8 @@ import torch
 
 from ..kernels.paged_attention import plan_attention
 from .batch import AWAITED, Batch, Draws, Span, SpanResult, StepResult
+from .device_errors import give_back_memory, is_fatal, is_out_of_memory
+from .errors import OutOfMemory
 from .forward import ForwardInputs
 from .kv_cache import KVCache
 from .models.config import LlamaConfig
@@ -90,19 +92,48 @@ class ModelRunner:
         return ModelFlight(self, self._forward(batch.spans))
 
     def _forward(self, spans: tuple[Span, ...]) -> tuple[_Part, ...]:
-        """All spans together; where that fails, one by one, so that the one at fault fails alone.
+        """All spans together; where that fails, in pieces: of half the size where memory is short,
+        one by one otherwise, so that the span at fault fails alone.
 
-        Computing a span again is harmless: it writes the same keys and values.
+        Computing a span again is harmless: it writes the same keys and values. Raises what ends
+        every computation on the device.
         """
         rows = tuple(span.logit_rows for span in spans)
         try:
-            inputs = self._inputs(StepArrays.of(spans, self._page_table))
-            return (_Part(spans, rows, self._model.forward(inputs, self._kv)),)
+            return (_Part(spans, rows, self._logits(StepArrays.of(spans, self._page_table))),)
         except Exception as error:
+            if is_fatal(error):
+                raise
             if len(spans) == 1:
-                _log.exception("request %s cannot be computed", spans[0].request_id)
-                return (_Part(spans, rows, error),)
-            return tuple(part for span in spans for part in self._forward((span,)))
+                return (_Part(spans, rows, self._failure(spans[0], error)),)
+            size = len(spans) // 2 if is_out_of_memory(error) else 1
+        return tuple(
+            part
+            for begin in range(0, len(spans), size)
+            for part in self._forward(spans[begin : begin + size])
+        )
+
+    def _failure(self, span: Span, error: Exception) -> Exception:
+        """As the scheduler is to hear of it."""
+        if is_out_of_memory(error):
+            return OutOfMemory(f"{len(span.token_ids)} tokens do not fit in memory: {error}")
+        _log.exception("request %s cannot be computed", span.request_id)
+        return error
+
+    def _logits(self, arrays: StepArrays) -> torch.Tensor:
+        """Float32 [R, vocab]. One span that finds no memory is computed in pieces."""
+        try:
+            return self._model.forward(self._inputs(arrays), self._kv)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            give_back_memory(self._device)
+            if arrays.num_rows > 1 or arrays.num_tokens == 1:
+                raise
+        first, second = arrays.halves()
+        logits = torch.cat([self._logits(first), self._logits(second)])
+        places = np.argsort(arrays.logit_rows >= first.num_tokens, kind="stable").argsort()
+        return logits[upload((places,), self._device)[0]]
 
     def _inputs(self, arrays: StepArrays) -> ForwardInputs:
         """Everything goes to the device in one copy."""
@@ -150,9 +181,12 @@ class ModelRunner:
         try:
             outcome = launch_draws(self._sampler, spans, part.rows, part.logits)
         except Exception as error:
+            if is_fatal(error):
+                raise
+            if is_out_of_memory(error):
+                give_back_memory(self._device)
             if len(spans) == 1:
-                _log.exception("request %s cannot be drawn", spans[0].request_id)
-                return [SpanResult(error=error)]
+                return [SpanResult(error=self._failure(spans[0], error))]
             singles = zip(part.split(part.logits), draws, strict=True)
             return [result for one, drawn in singles for result in self.draw(one, (drawn,))]
         self._remember(spans, outcome.drawn.tokens)

@@ -14,7 +14,7 @@ from ..radix_cache import PrefixCache
 from .advance import Advancer
 from .batch import UNDECIDED, Batch, Draws, PageCopy, Sampling, Span, SpanResult, StepResult
 from .config import ScheduleOptions
-from .errors import EngineError, InvalidRequest, SapwoodError
+from .errors import EngineError, InvalidRequest, OutOfMemory, SapwoodError
 from .flights import Flights
 from .placement import Placement
 from .protocol import TokenLogprob
@@ -321,11 +321,7 @@ class Scheduler:
             if request is None:
                 continue  # it ended while this was in flight
             if outcome.error is not None:
-                del self._running[request.id]
-                self._flights.forget(request)
-                self._placement.discard(request)
-                error = EngineError(f"computing this request failed: {outcome.error!r}")
-                self._outbox.append(Failed(request.id, error))
+                self._take_failure(request, span, outcome.error)
                 continue
             request.num_computed = known_end
             request.scored.extend(outcome.scored)
@@ -338,6 +334,19 @@ class Scheduler:
                 self._placement.trim(request)
             self._settle(request)
         return self.take_outbox()
+
+    def _take_failure(self, request: Request, span: Span, error: Exception) -> None:
+        """Of its step. Where only memory was short it is tried again, later and in smaller steps:
+        what one step of the largest size could not have, none should ask for."""
+        if isinstance(error, OutOfMemory) and len(span.token_ids) > 1:
+            self._token_budget = max(min(self._token_budget, len(span.token_ids)) // 2, 1)
+            self._preempt(request)
+            return
+        del self._running[request.id]
+        self._flights.forget(request)
+        self._placement.discard(request)
+        failure = EngineError(f"computing this request failed: {error!r}")
+        self._outbox.append(Failed(request.id, failure))
 
     def _append(self, request: Request, drafts: "array[int]", outcome: SpanResult) -> bool:
         """Append the tokens drawn, as long as all that stands before each of them is what was

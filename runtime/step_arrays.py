@@ -52,6 +52,24 @@ class StepArrays:
             page_rows=table.rows(slots, -(-int(contexts.max()) // table.page_size)),
         )
 
+    def halves(self) -> tuple[Self, Self]:
+        """A step of one span as two, to be computed one after the other."""
+        middle = self.num_tokens // 2
+        return self._piece(0, middle), self._piece(middle, self.num_tokens)
+
+    def _piece(self, begin: int, end: int) -> Self:
+        rows = self.logit_rows
+        return type(self)(
+            self.token_ids[begin:end],
+            self.owners[begin:end],
+            self.positions[begin:end],
+            self.places[begin:end],
+            rows[(rows >= begin) & (rows < end)] - begin,
+            np.array([end - begin]),
+            self.context_lens - self.num_tokens + end,
+            self.page_rows,
+        )
+
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)

@@ -18,7 +18,7 @@ from sapwood.runtime.protocol import (
     TokenLogprob,
     Usage,
 )
-from sapwood.runtime.runner import ModelRunner
+from sapwood.runtime.runner import Model, ModelRunner
 from sapwood.runtime.tokenizer import TokenizerFiles
 from sapwood.runtime.torch_backend import TorchBackend
 from sapwood.runtime.wire import Failed, FromEngine, Probe, TokenChunk, TokenRequest
@@ -168,16 +168,20 @@ def byte_files() -> TokenizerFiles:
 def make_driver(
     tiny_model: LlamaModel, byte_files: TokenizerFiles
 ) -> Iterator[Callable[..., Driver]]:
-    """make_driver(num_pages=..., page_size=..., overlaps=..., token_budget=..., ...) -> Driver."""
+    """make_driver(num_pages=..., overlaps=..., model=..., token_budget=..., ...) -> Driver."""
     loops: list[EngineLoop] = []
 
     def make(
-        num_pages: int = 512, page_size: int = 16, overlaps: bool = False, **schedule: object
+        num_pages: int = 512,
+        page_size: int = 16,
+        overlaps: bool = False,
+        model: Model = tiny_model,
+        **schedule: object,
     ) -> Driver:
         chosen = replace(ScheduleOptions(max_running=32), **schedule)  # type: ignore[arg-type]
         options = resolve_schedule(chosen, "cpu")
         resolved = ResolvedConfig("float32", CONFIG.context_length, num_pages, page_size, options)
-        backend = (Overlapping if overlaps else TorchBackend)(tiny_model, "float32")
+        backend = (Overlapping if overlaps else TorchBackend)(model, "float32")
         loop = assemble(backend, byte_files, resolved)
         loops.append(loop)
         return Driver(loop)
