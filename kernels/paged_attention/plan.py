@@ -6,28 +6,36 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .. import implementation
+from .packed_work import RowPages, Work, pack, packed_size
 from .parts import Parts, plan_parts
-from .query_blocks import QueryBlocks, plan_query_blocks
+from .work_list import SPLIT, Cut, check_page_size, choose_split, list_work, long_tile
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The step's rows on the device. table: int32 [B, 4], of each row its first token, new tokens,
+    context, and where its page ids begin in page_ids (int32, flat)."""
+
+    table: torch.Tensor
+    page_ids: torch.Tensor
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """One step's rows. `parts` drive the CPU path, `blocks` the Triton kernel; the other is None.
+    """One step's rows. `parts` drive the CPU path, `work` the Triton kernels; the other is None.
 
-    Row b has `query_lens[b]` new tokens, the last ones of its `context_lens[b]`; `page_table` is
-    int32 [B, max_pages] on the device; `group` is the number of query heads for each KV head;
-    `window`: a token attends to that many positions, itself included (None: to all).
+    `group` is the number of query heads for each KV head; `window`: a token attends to that many
+    positions, itself included (None: to all); num_tokens: new tokens of all rows, and padding.
     """
 
-    query_lens: tuple[int, ...]
-    context_lens: tuple[int, ...]
-    page_table: torch.Tensor
+    rows: Rows
     page_size: int
     group: int
     window: int | None
     num_tokens: int
-    parts: Parts
-    blocks: QueryBlocks | None
+    parts: Parts | None
+    work: Work | None
 
 
 def plan_attention(
@@ -40,29 +48,82 @@ def plan_attention(
     window: int | None,
     dtype: torch.dtype,
     device: torch.device | str,
+    deterministic: bool = True,
+    cut: Cut | None = None,
 ) -> AttentionPlan:
     """Plan one step's attention for `paged_attention` with q of `dtype` on `device`.
 
-    Row b of page_table (int32 [B, max_pages], on `device`) holds the pages of its positions in
-    order; entries past its context are ignored. Raises ValueError where a row has no new token,
-    more new tokens than context, or a context longer than its part of the page table.
+    The last query_lens[b] of row b's context_lens[b] tokens are new. Row b of page_table (int32
+    [B, max_pages], on `device` or on the host) holds the pages of its positions in order; entries
+    past its context are ignored. deterministic: a row's result never depends on the other rows;
+    without it a GPU's splits may be chosen by the whole step. cut: how rows are cut on a GPU, in
+    place of what is chosen here.
+
+    Raises ValueError where a row has no new token, more new tokens than context, or a context
+    longer than its part of the page table.
     """
     queries = np.asarray(query_lens, dtype=np.int64)
     contexts = np.asarray(context_lens, dtype=np.int64)
     _check(queries, contexts, page_table, page_size, window)
-    on_cpu = torch.device(device).type == "cpu"
+    if cut is None:
+        split = SPLIT if deterministic else choose_split(contexts)
+        cut = Cut(group, window, split, long_tile=long_tile(queries, group))
+    parts, work = None, None
+    if implementation.is_triton(torch.empty(0, device=device)):
+        work = _send_work(queries, contexts, page_table, cut, torch.device(device), page_size)
+        rows = Rows(work.rows, work.page_ids)
+    else:
+        table = page_table.numpy()
+        parts = plan_parts(queries, contexts, table, page_size, group, window, dtype)
+        first = np.arange(len(queries)) * table.shape[1]
+        columns = (np.cumsum(queries) - queries, queries, contexts, first)
+        rows = Rows(torch.from_numpy(np.stack(columns, axis=1)), page_table.flatten())
     return AttentionPlan(
-        query_lens=tuple(query_lens),
-        context_lens=tuple(context_lens),
-        page_table=page_table,
+        rows=rows,
         page_size=page_size,
         group=group,
         window=window,
         num_tokens=int(queries.sum()),
-        parts=plan_parts(queries, contexts, page_table.numpy(), page_size, group, window, dtype)
-        if on_cpu
-        else Parts((), ()),
-        blocks=None if on_cpu else plan_query_blocks(queries, contexts, group, device),
+        parts=parts,
+        work=work,
+    )
+
+
+def _send_work(
+    queries: np.ndarray,
+    contexts: np.ndarray,
+    page_table: torch.Tensor,
+    cut: Cut,
+    device: torch.device,
+    page_size: int,
+) -> Work:
+    """One copy to the device; the page table is a part of it where it isn't there already."""
+    check_page_size(page_size)
+    num_rows, num_tokens = len(queries), int(queries.sum())
+    items = list_work(queries, contexts, cut)
+    num_items = len(items.items)
+    if page_table.device == device and device.type != "cpu":
+        pages = RowPages.elsewhere(num_rows, page_table.shape[1])
+    else:
+        pages = RowPages.packed(page_table.numpy(), -(-contexts // page_size))
+    host = torch.empty(
+        packed_size(num_rows, num_items, num_tokens, len(pages.page_ids)),
+        dtype=torch.int32,
+        pin_memory=device.type == "cuda",
+    )
+    used = pack(host.numpy(), num_rows, num_tokens, queries, contexts, items, pages)
+    # The caching allocator keeps a pinned block until the copies from it are done.
+    buffer = host[:used].to(device, non_blocking=True)
+    return Work(
+        buffer=buffer,
+        page_ids=buffer if len(pages.page_ids) else page_table.flatten(),
+        num_rows=num_rows,
+        num_programs=num_items,
+        num_merges=len(items.merges),
+        num_parts=items.num_parts,
+        has_short=items.num_long < num_items,
+        has_long=items.num_long > 0,
+        cut=cut,
     )
 
 

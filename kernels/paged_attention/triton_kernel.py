@@ -1,8 +1,11 @@
-"""Paged attention on the GPU: one flash-style kernel for prefill, extend and decode.
+"""Paged attention on the GPU: one flash-style kernel for decode, extend and mixed steps.
 
-A program computes a block of one row's queries for one KV head; the query heads of the group are
-rows of the same tile, so that each key and value is loaded once for all of them. Not yet tuned: no
-split over long contexts, no shared-prefix pass.
+A program walks over items of work (`work_list`): a tile of one row's queries over a run of its
+keys, for one KV head; the query heads of the group are rows of the same tile, so that each key and
+value is loaded once for all of them. Items of short rows have tiles of 16 rows and those of long
+rows tiles of 64 or 128, in the same launch; a row's tile never depends on its neighbours. Tiles
+of keys that every query sees whole need no mask; only those at the diagonal and at the window's
+edge have one, and what lies beyond is never read. A second, small kernel merges rows' parts.
 """
 
 import math
@@ -12,46 +15,123 @@ import triton
 import triton.language as tl
 
 from ..kv_pages import KVPages
-from .plan import AttentionPlan
-from .query_blocks import QueryBlocks
+from .packed_work import FIRST_PART_AT, HEADER, ITEM, NUM_ITEMS, NUM_LONG, ROW, Work
+from .triton_merge import merge_parts
+from .triton_tiles import cap_scores, load_scales, load_tile, soften, tile_slots
+from .tuning import long_tiles, short_tiles
 
-_BLOCK_KEYS = 64
+_HEADER = tl.constexpr(HEADER)
+_ROW, _ITEM = tl.constexpr(ROW), tl.constexpr(ITEM)
+_NUM_LONG, _NUM_ITEMS = tl.constexpr(NUM_LONG), tl.constexpr(NUM_ITEMS)
+_FIRST_PART_AT = tl.constexpr(FIRST_PART_AT)
 
 
 @triton.jit
-def _kernel(
+def _walk(
+    begin,
+    end,
+    queries,
+    position,
+    acc,
+    total,
+    largest,
+    k_head,
+    v_head,
+    k_scales_head,
+    v_scales_head,
+    page_ids,
+    slot_stride,
+    scale_stride,
+    exponent_scale,
+    softcap_exponent,
+    window,
+    HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Gather the keys begin .. end-1; begin is a multiple of BLOCK_N, and so is end if unmasked."""
+    for block in tl.range(begin, end, BLOCK_N, num_stages=1 if MASKED else NUM_STAGES):
+        block = tl.multiple_of(block, BLOCK_N)
+        key = block + tl.arange(0, BLOCK_N)
+        inside = key < end
+        slots = tile_slots(page_ids, block, end, PAGE_SIZE, BLOCK_N, MASKED)
+        keys = load_tile(k_head, slots, slot_stride, inside, HEAD_DIM, BLOCK_D, MASKED)
+        if QUANTIZED:
+            keys = keys.to(queries.dtype)
+        scores = tl.dot(queries, tl.trans(keys), input_precision="ieee")
+        if QUANTIZED:
+            k_scale = load_scales(k_scales_head, slots, scale_stride, inside, MASKED)
+            scores = scores * k_scale[None, :]
+        scores = cap_scores(scores, exponent_scale, softcap_exponent, HAS_SOFTCAP)
+        if MASKED:
+            seen = inside[None, :] & (key[None, :] <= position[:, None])
+            if HAS_WINDOW:
+                seen = seen & (key[None, :] > position[:, None] - window)
+            scores = tl.where(seen, scores, float("-inf"))
+        weights, fade, largest = soften(scores, largest, exponent_scale, HAS_SOFTCAP, MASKED)
+        total = total * fade + tl.sum(weights, axis=1)
+        values = load_tile(v_head, slots, slot_stride, inside, HEAD_DIM, BLOCK_D, MASKED)
+        if QUANTIZED:
+            values = values.to(queries.dtype)
+            v_scale = load_scales(v_scales_head, slots, scale_stride, inside, MASKED)
+            weights = weights * v_scale[None, :]
+        acc = acc * fade[:, None]
+        acc = tl.dot(weights.to(queries.dtype), values, acc, input_precision="ieee")
+    return acc, total, largest
+
+
+@triton.jit
+def _attend(
+    index,
     q,
     k_pages,
     v_pages,
+    k_scales,
+    v_scales,
     out,
-    page_table,
-    block_rows,
-    block_starts,
-    first_tokens,
-    query_lens,
-    context_lens,
-    exponent_scale,
-    table_stride,
+    part_out,
+    part_lse,
+    work,
+    page_ids,
+    num_rows,
+    split,
+    slot_stride,
+    scale_stride,
     q_token_stride,
     q_head_stride,
-    slot_stride,
+    exponent_scale,
+    softcap_exponent,
     window,
     HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    QUANTIZED: tl.constexpr,
     GROUP: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
 ):
-    row = tl.load(block_rows + tl.program_id(0))
-    start = tl.load(block_starts + tl.program_id(0))
+    """One item of work for one KV head."""
+    BLOCK_QUERIES: tl.constexpr = BLOCK_M // GROUP
     kv_head = tl.program_id(1)
-    num_kv_heads = tl.num_programs(1)
-    num_queries = tl.load(query_lens + row)
-    context = tl.load(context_lens + row)
-    first_token = tl.load(first_tokens + row).to(tl.int64)
+    num_heads = tl.num_programs(1) * GROUP
+    item = work + _HEADER + _ROW * num_rows + _ITEM * index
+    row = work + _HEADER + _ROW * tl.load(item)
+    start = tl.load(item + 1)
+    begin = tl.load(item + 2)
+    part = tl.load(item + 3)
+    first_token = tl.load(row)
+    num_queries = tl.load(row + 1)
+    context = tl.load(row + 2)
+    row_pages = page_ids + tl.load(row + 3)
 
     # Tile row m is query start + m // GROUP, head m % GROUP of the group.
     m = tl.arange(0, BLOCK_M)
@@ -59,87 +139,304 @@ def _kernel(
     head = kv_head * GROUP + m % GROUP
     valid = (m < BLOCK_QUERIES * GROUP) & (query < num_queries)
     position = context - num_queries + query
+    token = (first_token + query).to(tl.int64)
     d = tl.arange(0, BLOCK_D)
-    in_head = d < HEAD_DIM
-    q_offset = (first_token + query)[:, None] * q_token_stride + head[:, None] * q_head_stride
-    tile = valid[:, None] & in_head[None, :]
-    queries = tl.load(q + q_offset + d[None, :], mask=tile, other=0.0)
+    tile = valid[:, None] & (d[None, :] < HEAD_DIM)
+    q_offset = token[:, None] * q_token_stride + head[:, None] * q_head_stride + d[None, :]
+    queries = tl.load(q + q_offset, mask=tile, other=0.0)
 
-    first_position = context - num_queries + start
-    end = tl.minimum(context, first_position + BLOCK_QUERIES)
-    begin = 0
+    # Keys begin .. end-1 are needed; those from full_begin to full_end-1 every query sees.
+    oldest = context - num_queries + start
+    newest = tl.minimum(oldest + BLOCK_QUERIES, context) - 1
+    end = newest + 1
+    if part >= 0:
+        end = tl.minimum(end, begin + split)
+    full_begin = begin
     if HAS_WINDOW:
-        begin = tl.maximum(first_position - window + 1, 0) // BLOCK_N * BLOCK_N
+        full_begin = tl.cdiv(tl.maximum(newest - window + 1, begin), BLOCK_N) * BLOCK_N
+        begin = tl.maximum(tl.maximum(oldest - window + 1, 0) // BLOCK_N * BLOCK_N, begin)
+    full_end = tl.maximum(tl.minimum(end, oldest + 1) // BLOCK_N * BLOCK_N, full_begin)
 
+    k_head = k_pages + kv_head * HEAD_DIM
+    v_head = v_pages + kv_head * HEAD_DIM
+    k_scales_head = k_scales + kv_head
+    v_scales_head = v_scales + kv_head
     largest = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_M,), dtype=tl.float32)
     acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
-    for block in range(begin, end, BLOCK_N):
-        key = block + tl.arange(0, BLOCK_N)
-        in_context = key < end
-        page = tl.load(
-            page_table + row * table_stride + key // PAGE_SIZE, mask=in_context, other=0
-        ).to(tl.int64)
-        slot = page * PAGE_SIZE + key % PAGE_SIZE
-        kv_offset = slot[:, None] * slot_stride + kv_head * HEAD_DIM + d[None, :]
-        kv_tile = in_context[:, None] & in_head[None, :]
-        keys = tl.load(k_pages + kv_offset, mask=kv_tile, other=0.0)
-        values = tl.load(v_pages + kv_offset, mask=kv_tile, other=0.0)
-        scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * exponent_scale
-        seen = in_context[None, :] & (key[None, :] <= position[:, None])
-        if HAS_WINDOW:
-            seen = seen & (key[None, :] > position[:, None] - window)
-        scores = tl.where(seen, scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, axis=1))
-        # A tile row may not have seen any key yet: keep exp2(-inf - -inf) out.
-        shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-        weights = tl.exp2(scores - shift[:, None])
-        fade = tl.exp2(largest - shift)
-        total = total * fade + tl.sum(weights, axis=1)
-        acc = acc * fade[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
-        largest = new_largest
+    if HAS_WINDOW:
+        acc, total, largest = _walk(
+            begin,
+            tl.minimum(full_begin, end),
+            queries,
+            position,
+            acc,
+            total,
+            largest,
+            k_head,
+            v_head,
+            k_scales_head,
+            v_scales_head,
+            row_pages,
+            slot_stride,
+            scale_stride,
+            exponent_scale,
+            softcap_exponent,
+            window,
+            HAS_WINDOW,
+            HAS_SOFTCAP,
+            QUANTIZED,
+            PAGE_SIZE,
+            HEAD_DIM,
+            BLOCK_D,
+            BLOCK_N,
+            NUM_STAGES,
+            MASKED=True,
+        )
+    acc, total, largest = _walk(
+        full_begin,
+        full_end,
+        queries,
+        position,
+        acc,
+        total,
+        largest,
+        k_head,
+        v_head,
+        k_scales_head,
+        v_scales_head,
+        row_pages,
+        slot_stride,
+        scale_stride,
+        exponent_scale,
+        softcap_exponent,
+        window,
+        HAS_WINDOW,
+        HAS_SOFTCAP,
+        QUANTIZED,
+        PAGE_SIZE,
+        HEAD_DIM,
+        BLOCK_D,
+        BLOCK_N,
+        NUM_STAGES,
+        MASKED=False,
+    )
+    acc, total, largest = _walk(
+        full_end,
+        end,
+        queries,
+        position,
+        acc,
+        total,
+        largest,
+        k_head,
+        v_head,
+        k_scales_head,
+        v_scales_head,
+        row_pages,
+        slot_stride,
+        scale_stride,
+        exponent_scale,
+        softcap_exponent,
+        window,
+        HAS_WINDOW,
+        HAS_SOFTCAP,
+        QUANTIZED,
+        PAGE_SIZE,
+        HEAD_DIM,
+        BLOCK_D,
+        BLOCK_N,
+        NUM_STAGES,
+        MASKED=True,
+    )
 
-    result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    out_offset = ((first_token + query) * num_kv_heads * GROUP + head)[:, None] * HEAD_DIM
-    tl.store(out + out_offset + d[None, :], result.to(out.dtype.element_ty), mask=tile)
+    total = tl.where(total == 0.0, 1.0, total)  # no key seen: `largest` is -inf
+    result = acc / total[:, None]
+    if part >= 0:
+        first_part = work + tl.load(work + _FIRST_PART_AT)
+        place = (tl.load(first_part + token, mask=valid, other=0) + part).to(tl.int64)
+        place = place * num_heads + head
+        tl.store(part_out + place[:, None] * HEAD_DIM + d[None, :], result, mask=tile)
+        tl.store(part_lse + place, largest + tl.log2(total), mask=valid)
+    else:
+        place = token * num_heads + head
+        out_offset = place[:, None] * HEAD_DIM + d[None, :]
+        tl.store(out + out_offset, result.to(out.dtype.element_ty), mask=tile)
+
+
+@triton.jit(do_not_specialize=["num_rows", "split", "long_split", "window"])
+def _kernel(
+    q,
+    k_pages,
+    v_pages,
+    k_scales,
+    v_scales,
+    out,
+    part_out,
+    part_lse,
+    work,
+    page_ids,
+    num_rows,
+    split,
+    long_split,
+    slot_stride,
+    scale_stride,
+    q_token_stride,
+    q_head_stride,
+    exponent_scale,
+    softcap_exponent,
+    window,
+    HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    GROUP: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    SHORT_M: tl.constexpr,
+    SHORT_N: tl.constexpr,
+    SHORT_STAGES: tl.constexpr,
+    LONG_M: tl.constexpr,
+    LONG_N: tl.constexpr,
+    LONG_STAGES: tl.constexpr,
+):
+    """Items program, program + num_programs, ... of one KV head; a size of 0: no such items."""
+    first = tl.program_id(0)
+    step = tl.num_programs(0)
+    if LONG_M > 0:
+        num_long = tl.load(work + _NUM_LONG)
+        for index in range(first, num_long, step):
+            _attend(
+                index,
+                q,
+                k_pages,
+                v_pages,
+                k_scales,
+                v_scales,
+                out,
+                part_out,
+                part_lse,
+                work,
+                page_ids,
+                num_rows,
+                long_split,
+                slot_stride,
+                scale_stride,
+                q_token_stride,
+                q_head_stride,
+                exponent_scale,
+                softcap_exponent,
+                window,
+                HAS_WINDOW,
+                HAS_SOFTCAP,
+                QUANTIZED,
+                GROUP,
+                PAGE_SIZE,
+                HEAD_DIM,
+                BLOCK_D,
+                LONG_M,
+                LONG_N,
+                LONG_STAGES,
+            )
+        if first < num_long:
+            first += tl.cdiv(num_long - first, step) * step
+    if SHORT_M > 0:
+        num_items = tl.load(work + _NUM_ITEMS)
+        for index in range(first, num_items, step):
+            _attend(
+                index,
+                q,
+                k_pages,
+                v_pages,
+                k_scales,
+                v_scales,
+                out,
+                part_out,
+                part_lse,
+                work,
+                page_ids,
+                num_rows,
+                split,
+                slot_stride,
+                scale_stride,
+                q_token_stride,
+                q_head_stride,
+                exponent_scale,
+                softcap_exponent,
+                window,
+                HAS_WINDOW,
+                HAS_SOFTCAP,
+                QUANTIZED,
+                GROUP,
+                PAGE_SIZE,
+                HEAD_DIM,
+                BLOCK_D,
+                SHORT_M,
+                SHORT_N,
+                SHORT_STAGES,
+            )
 
 
 def paged_attention_triton(
     q: torch.Tensor,
     pages: KVPages,
-    plan: AttentionPlan,
-    blocks: QueryBlocks,
+    work: Work,
+    window: int | None,
     *,
     scale: float,
+    softcap: float | None,
 ) -> torch.Tensor:
     """Shapes as in `paged_attention`; the last dimension of q is contiguous."""
-    num_kv_heads, head_dim = pages.num_kv_heads, pages.head_dim
-    page_table = plan.page_table.contiguous()
+    num_kv_heads, head_dim, cut = pages.num_kv_heads, pages.head_dim, work.cut
+    short, long = short_tiles(pages, cut.short_tile), long_tiles(pages, cut.long_tile)
+    if cut.split % short.block_keys or cut.long_split % long.block_keys:
+        raise ValueError(
+            f"paged_attention: a split of {cut.split} keys, {cut.long_split} for long rows: not "
+            f"in tiles of {short.block_keys} and {long.block_keys}"
+        )
+    num_heads = q.shape[1]
     out = q.new_empty(q.shape)
-    _kernel[(len(blocks.rows), num_kv_heads)](
+    part_out = q.new_empty((work.num_parts, num_heads, head_dim), dtype=torch.float32)
+    part_lse = q.new_empty((work.num_parts, num_heads), dtype=torch.float32)
+    exponent_scale, softcap_exponent = scale * math.log2(math.e), 0.0
+    if softcap is not None:
+        exponent_scale, softcap_exponent = 2 * exponent_scale / softcap, softcap * math.log2(math.e)
+    _kernel[(work.num_programs, num_kv_heads)](
         q,
         pages.k,
         pages.v,
+        pages.k if pages.k_scales is None else pages.k_scales,
+        pages.v if pages.v_scales is None else pages.v_scales,
         out,
-        page_table,
-        blocks.rows,
-        blocks.starts,
-        blocks.first_tokens,
-        blocks.query_lens,
-        blocks.context_lens,
-        scale * math.log2(math.e),
-        page_table.stride(0),
+        part_out,
+        part_lse,
+        work.buffer,
+        work.page_ids,
+        work.num_rows,
+        cut.split,
+        cut.long_split,
+        num_kv_heads * head_dim,
+        num_kv_heads,
         q.stride(0),
         q.stride(1),
-        num_kv_heads * head_dim,
-        plan.window or 0,
-        HAS_WINDOW=plan.window is not None,
-        GROUP=plan.group,
-        BLOCK_QUERIES=blocks.block_queries,
+        exponent_scale,
+        softcap_exponent,
+        window or 0,
+        HAS_WINDOW=window is not None,
+        HAS_SOFTCAP=softcap is not None,
+        QUANTIZED=pages.k_scales is not None,
+        GROUP=cut.group,
         PAGE_SIZE=pages.page_size,
         HEAD_DIM=head_dim,
-        BLOCK_M=max(16, triton.next_power_of_2(blocks.block_queries * plan.group)),
-        BLOCK_N=_BLOCK_KEYS,
         BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
+        SHORT_M=cut.short_tile if work.has_short else 0,
+        SHORT_N=short.block_keys,
+        SHORT_STAGES=short.num_stages,
+        LONG_M=cut.long_tile if work.has_long else 0,
+        LONG_N=long.block_keys,
+        LONG_STAGES=long.num_stages,
+        num_warps=short.num_warps if work.has_short else long.num_warps,
     )
+    if work.num_merges:
+        merge_parts(out, part_out, part_lse, work)
     return out

@@ -14,10 +14,6 @@ from sapwood.kernels.apply_mask.triton_kernel import apply_mask_triton
 from sapwood.kernels.copy_pages.reference import copy_pages_reference
 from sapwood.kernels.copy_pages.triton_kernel import copy_pages_triton
 from sapwood.kernels.kv_pages import KVPages
-from sapwood.kernels.paged_attention import plan_attention
-from sapwood.kernels.paged_attention.query_blocks import plan_query_blocks
-from sapwood.kernels.paged_attention.reference import paged_attention_reference
-from sapwood.kernels.paged_attention.triton_kernel import paged_attention_triton
 from sapwood.kernels.rms_norm.reference import rms_norm_reference
 from sapwood.kernels.rms_norm.triton_kernel import rms_norm_triton
 from sapwood.kernels.rotary import RotaryAngles
@@ -103,65 +99,3 @@ def test_apply_mask(vocab: int) -> None:
     apply_mask_triton(got, masks)
     apply_mask_reference(wanted, masks)
     assert torch.equal(got, wanted)
-
-
-# New tokens and context of each row.
-ATTENTION_STEPS = {
-    "decode": [(1, 1), (1, 70), (1, 16)],
-    "prefill": [(33, 33)],
-    "mixed": [(1, 5), (20, 40), (3, 66)],
-}
-
-
-@dtypes
-@pytest.mark.parametrize("window", [None, 1, 17])
-@pytest.mark.parametrize("rows", ATTENTION_STEPS.values(), ids=ATTENTION_STEPS.keys())
-@pytest.mark.parametrize(("group", "head_dim"), [(3, 16), (1, 20)])
-def test_paged_attention(
-    rows: list[tuple[int, int]], window: int | None, group: int, head_dim: int, dtype: torch.dtype
-) -> None:
-    queries, contexts = [new for new, _ in rows], [context for _, context in rows]
-    page_size, kv_heads = 8, 2
-    max_pages = -(-max(contexts) // page_size)
-    num_pages = len(rows) * max_pages + 2
-    order = torch.randperm(num_pages)[: len(rows) * max_pages]
-    table = order.view(len(rows), max_pages).to(DEVICE, torch.int32)
-    k_pages = torch.full(
-        (num_pages, page_size, kv_heads, head_dim), float("nan"), dtype=dtype, device=DEVICE
-    )
-    v_pages = k_pages.clone()
-    for row, context in enumerate(contexts):
-        for position in range(context):
-            page, offset = int(table[row, position // page_size]), position % page_size
-            k_pages[page, offset] = rand(kv_heads, head_dim, dtype=dtype)
-            v_pages[page, offset] = rand(kv_heads, head_dim, dtype=dtype)
-    plan = plan_attention(
-        queries,
-        contexts,
-        table,
-        page_size,
-        group=group,
-        window=window,
-        dtype=dtype,
-        device=DEVICE,
-    )
-    blocks = plan_query_blocks(
-        torch.tensor(queries).numpy(), torch.tensor(contexts).numpy(), group, DEVICE
-    )
-    q = rand(sum(queries), kv_heads * group, head_dim, dtype=dtype)
-    got = paged_attention_triton(q, KVPages(k_pages, v_pages), plan, blocks, scale=0.3)
-    assert close(got, paged_attention_reference(q, KVPages(k_pages, v_pages), plan, scale=0.3))
-
-
-def test_query_blocks_cover_every_query_once() -> None:
-    queries = torch.tensor([1, 100, 21, 22]).numpy()
-    blocks = plan_query_blocks(queries, queries + 5, 3, "cpu")
-    assert blocks.block_queries == 21
-    covered = sorted(
-        (row, query)
-        for row, start in zip(blocks.rows.tolist(), blocks.starts.tolist(), strict=True)
-        for query in range(start, min(start + 21, int(queries[row])))
-    )
-    assert covered == [(row, query) for row in range(4) for query in range(int(queries[row]))]
-    assert len(blocks.rows) == 1 + 5 + 1 + 2
-    assert blocks.first_tokens.tolist() == [0, 1, 101, 122]

@@ -151,16 +151,16 @@ def test_equals_the_definition_on_any_step(
 
 def test_rows_do_not_depend_on_their_neighbours(eager_sharing: None) -> None:
     """A row alone, and the same row beside others that share its prefix."""
-    together = make(STEPS["extends, shared prefix"])
+    step = STEPS["extends, shared prefix"]
+    together = make(step)
+    table = together.plan.rows.page_ids.view(len(step.rows), -1)
     out = paged_attention(together.q, together.pages, together.plan, scale=0.4)
     first = 0
-    for row, (new, context) in enumerate(
-        zip(together.plan.query_lens, together.plan.context_lens, strict=True)
-    ):
+    for row, (new, context, _) in enumerate(step.rows):
         alone = plan_attention(
             [new],
             [context],
-            together.plan.page_table[row : row + 1],
+            table[row : row + 1],
             4,
             group=3,
             window=None,
@@ -176,6 +176,7 @@ def test_rows_do_not_depend_on_their_neighbours(eager_sharing: None) -> None:
 def test_a_shared_prefix_is_read_once() -> None:
     step = Step(((1, 1040, 0), *((1, 1040 + row, 64) for row in range(1, 8))), page_size=16)
     plan = make(step).plan
+    assert plan.parts is not None
     (shared,) = plan.parts.shared
     assert len(shared.slots) == 1024 and shared.queries == 8
     assert sum(len(part.slots) for part in plan.parts.own) <= 8 * 24
@@ -186,12 +187,14 @@ def test_padding_stays_bounded() -> None:
     contexts = [4_000, 3_900, 300, 280, 20, 10]
     step = Step(tuple((1, context, 0) for context in contexts), page_size=64)
     plan = make(step).plan
+    assert plan.parts is not None
     read = sum(len(part.slots) for part in plan.parts.own)
     assert sum(contexts) <= read <= 1.25 * sum(contexts) + 64 * len(contexts)
 
 
 def test_a_long_chunk_needs_no_mask() -> None:
     plan = make(Step(((128, 1024, 0),), page_size=16)).plan
+    assert plan.parts is not None
     (own,), (prefix,) = plan.parts.own, plan.parts.shared
     assert own.causal and own.mask is None and len(own.slots) == 128
     assert len(prefix.slots) == 896
@@ -262,6 +265,25 @@ def test_impossible_steps_are_refused(
             dtype=torch.float32,
             device="cpu",
         )
+
+
+def test_a_soft_cap_and_quantised_pages(eager_sharing: None) -> None:
+    for name in ("decode, shared prefix", "extends, shared prefix", "prefill", "window"):
+        step = make(STEPS[name])
+        plain = paged_attention(step.q, step.pages, step.plan, scale=0.4)
+        got = paged_attention(step.q, step.pages, step.plan, scale=0.4, softcap=0.7)
+        wanted = paged_attention_reference(step.q, step.pages, step.plan, scale=0.4, softcap=0.7)
+        assert (got - wanted).abs().max() <= 1e-5
+        assert (got - plain).abs().max() > 1e-2
+        for dtype, largest in ((torch.int8, 127), (torch.float8_e4m3fn, 448)):
+            whole = step.pages.tensors()
+            scales = [x.abs().amax(-1) / largest for x in whole]
+            stored = [(x / s[..., None]).to(dtype) for x, s in zip(whole, scales, strict=True)]
+            pages = KVPages(*stored, *scales)
+            got = paged_attention(step.q, pages, step.plan, scale=0.4)
+            wanted = paged_attention_reference(step.q, pages, step.plan, scale=0.4)
+            assert (got - wanted).abs().max() <= 1e-5
+            assert (got - plain).abs().max() <= 0.2
 
 
 def test_mismatched_tensors_are_refused() -> None:
