@@ -1,30 +1,28 @@
-"""copy_pages on the GPU: keys and values of all pairs in one launch."""
+"""copy_pages on the GPU: all pairs and layers in one launch."""
 
 import torch
 import triton
 import triton.language as tl
 
-from ..kv_pages import KVPages
-
-_BLOCK = 2_048
+_BLOCK = 1_024  # words of a program: 64 bytes a thread, an estimate, not measured
 
 
 @triton.jit
-def _kernel(k_pages, v_pages, sources, targets, page_elements, BLOCK: tl.constexpr):
+def _kernel(words, sources, targets, page_words, layer_words, BLOCK: tl.constexpr):
     pair = tl.program_id(0)
-    source = tl.load(sources + pair) * page_elements
-    target = tl.load(targets + pair) * page_elements
-    element = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < page_elements
-    key = tl.load(k_pages + source + element, mask=inside)
-    tl.store(k_pages + target + element, key, mask=inside)
-    value = tl.load(v_pages + source + element, mask=inside)
-    tl.store(v_pages + target + element, value, mask=inside)
+    source = tl.load(sources + pair).to(tl.int64)
+    target = tl.load(targets + pair).to(tl.int64)
+    word = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = (word < page_words) & (target >= 0)
+    words += tl.program_id(2).to(tl.int64) * layer_words
+    values = tl.load(words + source * page_words + word, mask=inside)
+    tl.store(words + target * page_words + word, values, mask=inside)
 
 
-def copy_pages_triton(pages: KVPages, sources: torch.Tensor, targets: torch.Tensor) -> None:
-    """Shapes as in `copy_pages`."""
-    page_elements = pages.k[0].numel()
-    if len(sources):
-        grid = (len(sources), triton.cdiv(page_elements, _BLOCK))
-        _kernel[grid](pages.k, pages.v, sources, targets, page_elements, BLOCK=_BLOCK)
+def copy_pages_triton(words: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
+    """words: [L, P, words of a page], contiguous."""
+    num_layers, num_pages, page_words = words.shape
+    if not len(sources) or not words.numel():
+        return
+    grid = (len(sources), triton.cdiv(page_words, _BLOCK), num_layers)
+    _kernel[grid](words, sources, targets, page_words, num_pages * page_words, BLOCK=_BLOCK)

@@ -1,27 +1,83 @@
-"""rms_norm on the GPU: one program for each row, one pass."""
+"""rms_norm and add_rms_norm on the GPU: one pass over whole rows, several of them in a program
+where they are short.
+
+How a row is summed depends on its size alone, so no row's result depends on its neighbours.
+"""
 
 import torch
 import triton
 import triton.language as tl
 
+# Elements of a program, for rows shorter than that; and what one thread should have of a row, 16
+# bytes of bfloat16. Both are estimates, not measured.
+_SHORT = 512
+_PER_THREAD = 8
+_MAX_WARPS = 16
+
 
 @triton.jit
-def _kernel(x, weight, out, size, eps, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
+def _kernel(
+    x,
+    total,
+    weight,
+    out,
+    num_rows,
+    size,
+    eps,
+    ADDS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
-    inside = column < size
-    values = tl.load(x + row * size + column, mask=inside, other=0.0).to(tl.float32)
-    scale = 1.0 / tl.sqrt(tl.sum(values * values, axis=0) / size + eps)
-    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    result = (values * scale * gain).to(out.dtype.element_ty)
-    tl.store(out + row * size + column, result, mask=inside)
+    place = row[:, None] * size + column[None, :]
+    inside = (row < num_rows)[:, None] & (column < size)[None, :]
+    values = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    gain = tl.load(weight + column, mask=column < size, other=0.0).to(tl.float32)
+    if ADDS:
+        values += tl.load(total + place, mask=inside, other=0.0).to(tl.float32)
+        rounded = values.to(total.dtype.element_ty)
+        tl.store(total + place, rounded, mask=inside)
+        values = rounded.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(values * values, axis=1) / size + eps)
+    result = values * scale[:, None] * gain[None, :]
+    tl.store(out + place, result.to(out.dtype.element_ty), mask=inside)
 
 
 def rms_norm_triton(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """Shapes as in `rms_norm`."""
+    return _launch(x, None, weight, eps)
+
+
+def add_rms_norm_triton(
+    x: torch.Tensor, total: torch.Tensor, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Shapes as in `add_rms_norm`."""
+    return _launch(x, total, weight, eps)
+
+
+def _launch(
+    x: torch.Tensor, total: torch.Tensor | None, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    x = x.contiguous()
     size = x.shape[-1]
-    rows = x.reshape(-1, size).contiguous()
-    out = torch.empty_like(rows, dtype=weight.dtype)
-    if len(rows):
-        _kernel[(len(rows),)](rows, weight, out, size, eps, BLOCK=triton.next_power_of_2(size))
-    return out.view(x.shape)
+    out = torch.empty_like(x, dtype=weight.dtype)
+    if not x.numel():
+        return out
+    num_rows = x.numel() // size
+    block = triton.next_power_of_2(size)
+    rows = max(1, _SHORT // block)
+    _kernel[(triton.cdiv(num_rows, rows),)](
+        x,
+        x if total is None else total,
+        weight,
+        out,
+        num_rows,
+        size,
+        eps,
+        ADDS=total is not None,
+        ROWS=rows,
+        BLOCK=block,
+        num_warps=max(1, min(_MAX_WARPS, rows * block // (32 * _PER_THREAD))),
+    )
+    return out

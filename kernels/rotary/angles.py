@@ -17,15 +17,19 @@ class RotaryAngles:
         scale: float = 1.0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._frequencies = torch.from_numpy(frequencies).to(device)
+        # Turned backwards in the first half: the cosines are the same, the sines negated.
+        signed = np.concatenate((-frequencies, frequencies))
+        self._frequencies = torch.from_numpy(signed).to(device)
         self._scale = scale
 
     def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and signed sin (see `rotate`), fp32 [T, D], for int64 positions [T].
 
-        Worked out for each step's positions: a table over a long context would take 100 MB and
-        more.
+        Worked out for each step's positions, in three dispatches: a table over a long context
+        would take 100 MB and more. Angles are rounded to fp32 before, as in transformers.
         """
-        angles = torch.outer(positions.to(torch.float32), self._frequencies)
-        cos, sin = angles.cos() * self._scale, angles.sin() * self._scale
-        return torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
+        angles = torch.outer(positions, self._frequencies)
+        cos, sin = angles.cos(), angles.sin()
+        if self._scale != 1.0:
+            cos, sin = cos * self._scale, sin * self._scale
+        return cos, sin

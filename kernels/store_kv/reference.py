@@ -6,14 +6,29 @@ from ..kv_pages import KVPages
 
 
 def store_kv_reference(
-    k: torch.Tensor,
-    v: torch.Tensor,
-    pages: KVPages,
-    slots: torch.Tensor,
+    k: torch.Tensor, v: torch.Tensor, pages: KVPages, slots: torch.Tensor
 ) -> None:
-    """Shapes as in `store_kv`; one token at a time."""
-    page_size = pages.page_size
+    """Shapes as in `store_kv`; one token and head at a time."""
     for token, slot in enumerate(slots.tolist()):
-        page, offset = divmod(slot, page_size)
-        pages.k[page, offset] = k[token]
-        pages.v[page, offset] = v[token]
+        if slot < 0:
+            continue
+        place = divmod(slot, pages.page_size)
+        for head in range(pages.num_kv_heads):
+            _store(k[token, head], pages.k, pages.k_scales, (*place, head))
+            _store(v[token, head], pages.v, pages.v_scales, (*place, head))
+
+
+def _store(
+    values: torch.Tensor,
+    pages: torch.Tensor,
+    scales: torch.Tensor | None,
+    place: tuple[int, int, int],
+) -> None:
+    if scales is None:
+        pages[place] = values.to(pages.dtype)
+        return
+    largest = 127.0 if pages.dtype is torch.int8 else 448.0
+    top = max(values.float().abs().max(), torch.tensor(1e-30))
+    numbers = values.float() * (1 / top * largest)
+    scales[place] = top / largest
+    pages[place] = (numbers.round() if pages.dtype is torch.int8 else numbers).to(pages.dtype)

@@ -10,12 +10,12 @@ from typing import Protocol, Self
 import torch
 import torch.nn.functional as F
 
+from ...kernels.gated_activation import gated_activation
 from ...kernels.kv_pages import KVPages
 from ...kernels.paged_attention import paged_attention
-from ...kernels.rms_norm import rms_norm
-from ...kernels.rotary import RotaryAngles, rotary, rotate
-from ...kernels.silu_mul import silu_mul
-from ...kernels.store_kv import store_kv
+from ...kernels.rms_norm import add_rms_norm, rms_norm
+from ...kernels.rotary import RotaryAngles
+from ...kernels.rotate_store import HeadNorms, rotate_and_store
 from ..forward import ForwardInputs
 from ..kv_cache import KVCache
 from .config import LlamaConfig
@@ -39,8 +39,7 @@ class TensorSource(Protocol):
 class _Layer:
     input_norm: torch.Tensor
     qkv: Linear
-    q_norm: torch.Tensor | None
-    k_norm: torch.Tensor | None
+    head_norms: HeadNorms | None
     output: Linear
     mlp_norm: torch.Tensor
     gate_up: Linear
@@ -90,8 +89,13 @@ class LlamaModel:
             return _Layer(
                 input_norm=read(f"{prefix}.input_layernorm.weight"),
                 qkv=linear(attention, ("q_proj", "k_proj", "v_proj"), config.qkv_bias),
-                q_norm=read(f"{attention}.q_norm.weight") if config.qk_norm else None,
-                k_norm=read(f"{attention}.k_norm.weight") if config.qk_norm else None,
+                head_norms=HeadNorms(
+                    read(f"{attention}.q_norm.weight"),
+                    read(f"{attention}.k_norm.weight"),
+                    config.rms_eps,
+                )
+                if config.qk_norm
+                else None,
                 output=linear(attention, ("o_proj",), config.output_bias),
                 mlp_norm=read(f"{prefix}.post_attention_layernorm.weight"),
                 gate_up=linear(mlp, ("gate_proj", "up_proj"), config.mlp_bias),
@@ -134,46 +138,47 @@ class LlamaModel:
         `kv` has this model's layers, KV heads, head size and dtype; `inputs.attention` was planned
         with this config's group and `sliding_window`.
         """
+        eps = self.config.rms_eps
         # The sum over the layers stays in fp32: in bf16 it alone would double the logits' error.
-        x = F.embedding(inputs.token_ids, self._embedding).float()
+        total = F.embedding(inputs.token_ids, self._embedding).float()
         angles = self._angles.at(inputs.positions)
+        added: torch.Tensor | None = None  # what a layer gives, added where it is normalised next
         last = self.config.num_layers - 1
         for number, layer in enumerate(self._layers):
-            attended = self._attend(layer, x, angles, inputs, kv.layers[number])
+            hidden = _normed(added, total, layer.input_norm, eps)
+            attended = self._attend(layer, hidden, angles, inputs, kv.layers[number])
             if number == last:  # what follows concerns only the rows that give logits
-                x, attended = x[inputs.logit_rows], attended[inputs.logit_rows]
+                total, attended = total[inputs.logit_rows], attended[inputs.logit_rows]
                 if not len(inputs.logit_rows):
-                    return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
-            x.add_(layer.output(attended))
-            hidden = rms_norm(x, layer.mlp_norm, self.config.rms_eps)
-            x.add_(layer.down(silu_mul(layer.gate_up(hidden))))
-        return self._head(rms_norm(x, self._norm, self.config.rms_eps))
+                    return total.new_empty((0, self.config.vocab_size))
+            hidden = add_rms_norm(layer.output(attended), total, layer.mlp_norm, eps)
+            added = layer.down(gated_activation(layer.gate_up(hidden)))
+        return self._head(_normed(added, total, self._norm, eps))
 
     def _attend(
         self,
         layer: _Layer,
-        x: torch.Tensor,
+        hidden: torch.Tensor,
         angles: tuple[torch.Tensor, torch.Tensor],
         inputs: ForwardInputs,
         pages: KVPages,
     ) -> torch.Tensor:
         """[T, num_heads * head_dim]: one layer's attention before its output projection."""
         config = self.config
-        num_heads, num_kv_heads = config.num_heads, config.num_kv_heads
-        rotated = num_heads + num_kv_heads
-        qkv = layer.qkv(rms_norm(x, layer.input_norm, config.rms_eps))
-        qkv = qkv.view(len(x), rotated + num_kv_heads, config.head_dim)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = qkv[:, :num_heads], qkv[:, num_heads:rotated]
-            q = rms_norm(q, layer.q_norm, config.rms_eps)
-            k = rms_norm(k, layer.k_norm, config.rms_eps)
-            q, k = rotary(q, k, *angles)
-        else:  # q and k lie side by side: one rotation for both
-            qk = rotate(qkv[:, :rotated], *angles)
-            q, k = qk[:, :num_heads], qk[:, num_heads:]
-        store_kv(k, qkv[:, rotated:], pages, inputs.slots)
+        num_heads = config.num_heads + 2 * config.num_kv_heads
+        qkv = layer.qkv(hidden).view(len(hidden), num_heads, config.head_dim)
+        q = rotate_and_store(qkv, *angles, pages, inputs.slots, layer.head_norms)
         scale = config.head_dim**-0.5
         return paged_attention(q, pages, inputs.attention, scale=scale).flatten(1)
+
+
+def _normed(
+    added: torch.Tensor | None, total: torch.Tensor, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """total + added, normalised; the sum stays in `total`."""
+    if added is None:
+        return rms_norm(total, weight, eps)
+    return add_rms_norm(added, total, weight, eps)
 
 
 class _RandomTensors:
