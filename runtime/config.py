@@ -77,8 +77,9 @@ class DeviceOptions:
 
     `memory_fraction`: of all the GPU's memory, what weights, activations and the KV cache may take
     together (None: 0.9). `cuda_graphs`: record the launches of a step once and replay them (None:
-    yes). `deterministic`: a request's tokens never depend on what is computed beside it; without,
-    work is cut by how much of it there is.
+    yes). `deterministic`: the work of a request is cut as it would be were it alone; without, by
+    how much there is of all. (In neither case do the library's matrix products promise equal bits
+    for every number of rows.)
     """
 
     device: Device = "auto"

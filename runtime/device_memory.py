@@ -81,11 +81,15 @@ class CudaMemory:
 
 
 def measure_use(
-    memory: DeviceMemory, largest: Callable[[], None], recorded: Callable[[], None] | None = None
+    memory: DeviceMemory,
+    largest: Callable[[], None],
+    recorded: Callable[[], None] | None = None,
+    kept: int = 0,
 ) -> MemoryUse:
     """`largest` computes the largest step; `recorded` the largest of those that are recorded,
-    whose memory is kept beside that of the others."""
+    whose memory is kept beside that of the others, and `kept` bytes besides."""
     step = memory.peak_of(largest)
-    kept = memory.peak_of(recorded) if recorded is not None else 0
+    if recorded is not None:
+        kept += memory.peak_of(recorded)
     # After the steps: the code of the kernels was loaded by them.
     return MemoryUse(memory.total(), memory.foreign(), memory.allocated(), step, kept)

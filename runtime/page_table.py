@@ -15,6 +15,7 @@ class PageTable:
 
     def __init__(self, num_slots: int, pages_per_slot: int, page_size: int) -> None:
         self.num_slots = num_slots
+        self.pages_per_slot = pages_per_slot
         self.page_size = page_size
         self._table = np.zeros((num_slots, pages_per_slot), np.int32)
 

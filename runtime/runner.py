@@ -16,12 +16,14 @@ import torch
 from ..kernels.paged_attention import plan_attention
 from .batch import AWAITED, Batch, Draws, Span, SpanResult, StepResult
 from .device_errors import give_back_memory, is_fatal, is_out_of_memory
-from .errors import OutOfMemory
+from .errors import InvalidRequest, OutOfMemory
 from .forward import ForwardInputs
+from .graphs import Graphs
 from .kv_cache import KVCache
 from .models.config import LlamaConfig
 from .outcome import Outcome, launch_draws
 from .page_table import PageTable
+from .recorded_steps import RecordedSteps
 from .sampler import Sampler
 from .step_arrays import StepArrays
 from .upload import upload
@@ -61,8 +63,20 @@ class _Part:
         ]
 
 
+@dataclass(frozen=True)
+class Recording:
+    """How steps are recorded. `token_budget`: of a step; `num_programs`: of attention, see
+    `Capacity`. `is_required`: where it cannot be done, steps are not just launched anew."""
+
+    graphs: Graphs
+    token_budget: int
+    num_programs: int
+    is_required: bool
+
+
 class ModelRunner:
-    """`overlaps`: see `Runner`."""
+    """`overlaps`: see `Runner`; `deterministic`: see `DeviceOptions`. `recording`: None launches
+    every step anew."""
 
     def __init__(
         self,
@@ -72,14 +86,37 @@ class ModelRunner:
         device: torch.device,
         *,
         overlaps: bool,
+        deterministic: bool = True,
+        recording: Recording | None = None,
     ) -> None:
         self.overlaps = overlaps
+        self._deterministic = deterministic
         self._model = model
         self._kv = kv
         self._page_table = page_table
         self._device = device
         self._sampler = Sampler.on(device, model.config.vocab_size)
         self._last_tokens = torch.zeros(page_table.num_slots, dtype=torch.int64, device=device)
+        self._recorded = None if recording is None else self._record(recording)
+
+    @torch.inference_mode()
+    def _record(self, recording: Recording) -> RecordedSteps | None:
+        try:
+            return RecordedSteps(
+                self._model,
+                self._kv,
+                self._page_table,
+                self._last_tokens,
+                recording.graphs,
+                recording.token_budget,
+                recording.num_programs,
+            )
+        except Exception as error:
+            message = f"steps of this model cannot be recorded: {error}"
+            if recording.is_required:
+                raise InvalidRequest(f"cuda_graphs: {message}", field="cuda_graphs") from error
+            _log.warning("%s; their kernels are launched one by one", message)
+            return None
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> "ModelFlight":
@@ -89,9 +126,9 @@ class ModelRunner:
             pairs = np.array([(copy.source, copy.target) for copy in batch.page_copies], np.int64)
             self._kv.copy(*upload((pairs[:, 0], pairs[:, 1]), self._device))
         self._page_table.write(batch.page_writes)
-        return ModelFlight(self, self._forward(batch.spans))
+        return ModelFlight(self, self._forward(batch.spans, may_replay=True))
 
-    def _forward(self, spans: tuple[Span, ...]) -> tuple[_Part, ...]:
+    def _forward(self, spans: tuple[Span, ...], *, may_replay: bool = False) -> tuple[_Part, ...]:
         """All spans together; where that fails, in pieces: of half the size where memory is short,
         one by one otherwise, so that the span at fault fails alone.
 
@@ -100,7 +137,11 @@ class ModelRunner:
         """
         rows = tuple(span.logit_rows for span in spans)
         try:
-            return (_Part(spans, rows, self._logits(StepArrays.of(spans, self._page_table))),)
+            arrays = StepArrays.of(spans, self._page_table)
+            # Only of a whole step: the logits of a recorded one stay until the next is launched.
+            replayed = self._recorded.logits(arrays) if self._recorded and may_replay else None
+            logits = self._logits(arrays) if replayed is None else replayed
+            return (_Part(spans, rows, logits),)
         except Exception as error:
             if is_fatal(error):
                 raise
@@ -136,14 +177,11 @@ class ModelRunner:
         return logits[upload((places,), self._device)[0]]
 
     def _inputs(self, arrays: StepArrays) -> ForwardInputs:
-        """Everything goes to the device in one copy."""
+        """On the device: by one copy, and one for attention's plan."""
         config = self._model.config
-        token_ids, owners, positions, places, logit_rows, page_rows = upload(
-            (
-                *(arrays.token_ids, arrays.owners, arrays.positions, arrays.places),
-                *(arrays.logit_rows, arrays.page_rows),
-            ),
-            self._device,
+        columns = (arrays.token_ids, arrays.owners, arrays.positions, arrays.places)
+        token_ids, owners, positions, places, logit_rows = upload(
+            (*columns, arrays.logit_rows), self._device
         )
         return ForwardInputs(
             token_ids=self._resolved(token_ids, owners),
@@ -152,12 +190,13 @@ class ModelRunner:
             attention=plan_attention(
                 arrays.query_lens.tolist(),
                 arrays.context_lens.tolist(),
-                page_rows,
+                torch.from_numpy(arrays.page_rows),
                 self._page_table.page_size,
                 group=config.num_heads // config.num_kv_heads,
                 window=config.sliding_window,
                 dtype=self._kv.dtype,
                 device=self._device,
+                deterministic=self._deterministic,
             ),
             logit_rows=logit_rows,
         )

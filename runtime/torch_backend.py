@@ -26,17 +26,20 @@ from .config import (
 )
 from .device_memory import DEFAULT_FRACTION, CudaMemory, DeviceMemory, measure_use
 from .errors import InvalidRequest
+from .graphs import CudaGraphs, Graphs
 from .kv_cache import KVCache
 from .largest_step import PROFILED_CONTEXT, largest_step
 from .models.llama import LlamaModel
 from .models.torch_tensors import TorchTensors
 from .models.weights import open_checkpoint
 from .page_table import PageTable
-from .runner import Model, ModelRunner
+from .recorded_steps import MAX_TOKENS, kept_bytes
+from .runner import Model, ModelRunner, Recording
 from .speculation import TORCH_ROW_COST
 
 _log = logging.getLogger(__name__)
 
+_PROGRAMS: Final = 4  # of attention for each multiprocessor: see `Capacity`
 _PROFILED_PAGE: Final = 16  # tokens: how memory is cut matters little to how much a step takes
 _DTYPES: Final[dict[ComputeDtype, torch.dtype]] = {
     "float32": torch.float32,
@@ -46,15 +49,26 @@ _DTYPES: Final[dict[ComputeDtype, torch.dtype]] = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """The memory of the GPU that computes, and the user's wishes about it."""
+    """The GPU that computes, and the user's wishes about it."""
 
     memory: DeviceMemory
+    graphs: Graphs
+    num_processors: int
     options: DeviceOptions = DeviceOptions()
+
+    @classmethod
+    def of(cls, device: torch.device, options: DeviceOptions) -> Self:
+        found = torch.cuda.get_device_properties(device)
+        return cls(CudaMemory(device), CudaGraphs(device), found.multi_processor_count, options)
 
     @property
     def fraction(self) -> float:
         given = self.options.memory_fraction
         return DEFAULT_FRACTION if given is None else given
+
+    @property
+    def records(self) -> bool:
+        return self.options.cuda_graphs is not False
 
 
 class TorchBackend:
@@ -78,9 +92,7 @@ class TorchBackend:
         dtype = resolve_dtype(options.dtype, bfloat16_is_fast=fast)
         with open_checkpoint(path) as checkpoint:
             model = LlamaModel.load(TorchTensors(checkpoint), _DTYPES[dtype], device)
-        return cls(
-            model, dtype, Gpu(CudaMemory(model.device), config.device) if device == "cuda" else None
-        )
+        return cls(model, dtype, Gpu.of(model.device, config.device) if device == "cuda" else None)
 
     def free_bytes(self, schedule: ScheduleOptions) -> int:
         """On a GPU: measured, by computing the largest step."""
@@ -88,7 +100,13 @@ class TorchBackend:
             return free_memory()
         assert schedule.token_budget is not None, "the schedule was resolved"
         run = partial(self._compute_largest, schedule.token_budget, schedule)
-        use = measure_use(self._gpu.memory, run)
+        memory = self._gpu.memory
+        if not self._gpu.records:
+            use = measure_use(memory, run)
+        else:
+            small = min(schedule.token_budget, MAX_TOKENS)
+            small_run = partial(self._compute_largest, small, schedule)
+            use = measure_use(memory, run, small_run, kept_bytes(self.config, schedule.max_running))
         left = use.left(self._gpu.fraction)
         _log.info("memory of the GPU: %s, %d bytes left for keys and values", use, left)
         return left
@@ -125,9 +143,19 @@ class TorchBackend:
         table = PageTable(
             resolved.schedule.max_running, resolved.pages_per_request, resolved.page_size
         )
-        return self._runner(resolved.num_pages, table)
+        return self._runner(resolved.num_pages, table, self._recording(resolved.schedule))
 
-    def _runner(self, num_pages: int, table: PageTable) -> ModelRunner:
+    def _recording(self, schedule: ScheduleOptions) -> Recording | None:
+        if self._gpu is None or not self._gpu.records:
+            return None
+        assert schedule.token_budget is not None, "the schedule was resolved"
+        programs = -(-_PROGRAMS * self._gpu.num_processors // self.config.num_kv_heads)
+        is_required = self._gpu.options.cuda_graphs is True
+        return Recording(self._gpu.graphs, schedule.token_budget, programs, is_required)
+
+    def _runner(
+        self, num_pages: int, table: PageTable, recording: Recording | None = None
+    ) -> ModelRunner:
         config = self.config
         kv = KVCache(
             config.num_layers,
@@ -138,5 +166,9 @@ class TorchBackend:
             _DTYPES[self.dtype],
             self._device,
         )
-        overlaps = self.device != "cpu"
-        return ModelRunner(self._model, kv, table, self._device, overlaps=overlaps)
+        return ModelRunner(
+            *(self._model, kv, table, self._device),
+            overlaps=self._gpu is not None,
+            deterministic=self._gpu is None or self._gpu.options.deterministic,
+            recording=recording,
+        )

@@ -94,8 +94,7 @@ def add_engine_options(parser: ArgumentParser) -> None:
         "--deterministic",
         action=BooleanOptionalAction,
         default=DeviceOptions.deterministic,
-        help="on the GPU, cut work so that a request's tokens never depend on its neighbours "
-        "(default: yes)",
+        help="on the GPU, cut a request's work as if it were alone (default: yes)",
     )
     group.add_argument("--threads", type=int, metavar="N", help="threads that compute")
 

@@ -176,13 +176,14 @@ def make_driver(
         page_size: int = 16,
         overlaps: bool = False,
         model: Model = tiny_model,
+        backend: Callable[..., TorchBackend] | None = None,
         **schedule: object,
     ) -> Driver:
         chosen = replace(ScheduleOptions(max_running=32), **schedule)  # type: ignore[arg-type]
         options = resolve_schedule(chosen, "cpu")
         resolved = ResolvedConfig("float32", CONFIG.context_length, num_pages, page_size, options)
-        backend = (Overlapping if overlaps else TorchBackend)(model, "float32")
-        loop = assemble(backend, byte_files, resolved)
+        made = backend or (Overlapping if overlaps else TorchBackend)
+        loop = assemble(made(model, "float32"), byte_files, resolved)
         loops.append(loop)
         return Driver(loop)
 

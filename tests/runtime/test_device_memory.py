@@ -20,9 +20,13 @@ from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.largest_step import PROFILED_CONTEXT, largest_step
 from sapwood.runtime.models.llama import LlamaModel
+from sapwood.runtime.recorded_steps import MAX_TOKENS, kept_bytes
 from sapwood.runtime.torch_backend import Gpu, TorchBackend
 
 GIB = 1 << 30
+
+
+DEFAULT = DeviceOptions()
 
 
 class CountingMemory:
@@ -62,10 +66,19 @@ class CountingModel:
         return self._model.forward(inputs, kv)
 
 
+class NoGraphs:
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        raise AssertionError("nothing is recorded while memory is measured")
+
+
+def gpu_of(model: CountingModel, options: DeviceOptions = DEFAULT) -> Gpu:
+    return Gpu(CountingMemory(model), NoGraphs(), 4, options)
+
+
 def test_the_rest_is_for_keys_and_values(tiny_model: LlamaModel) -> None:
     model = CountingModel(tiny_model)
-    options = DeviceOptions(memory_fraction=0.8)
-    backend = TorchBackend(model, "float32", Gpu(CountingMemory(model), options))  # type: ignore[arg-type]
+    options = DeviceOptions(memory_fraction=0.8, cuda_graphs=False)
+    backend = TorchBackend(model, "float32", gpu_of(model, options))  # type: ignore[arg-type]
     schedule = ScheduleOptions(token_budget=2_048, max_running=8)
     left = backend.free_bytes(resolve_schedule(schedule, "cuda"))
     assert (model.largest, model.rows) == (2_048, 8)
@@ -91,9 +104,20 @@ def test_the_rest_is_for_keys_and_values(tiny_model: LlamaModel) -> None:
         )
 
 
+def test_recorded_steps_keep_memory_too(tiny_model: LlamaModel) -> None:
+    model = CountingModel(tiny_model)
+    schedule = ScheduleOptions(token_budget=2_048, max_running=8)
+    on, off = (
+        TorchBackend(model, "float32", gpu_of(model, DeviceOptions(cuda_graphs=wanted)))  # type: ignore[arg-type]
+        for wanted in (None, False)
+    )
+    kept = (MAX_TOKENS << 20) + kept_bytes(model.config, 8)
+    assert on.free_bytes(schedule) == off.free_bytes(schedule) - kept
+
+
 def test_a_step_that_finds_no_room_is_refused_by_name(tiny_model: LlamaModel) -> None:
     model = CountingModel(tiny_model, most=0)
-    backend = TorchBackend(model, "float32", Gpu(CountingMemory(model)))  # type: ignore[arg-type]
+    backend = TorchBackend(model, "float32", gpu_of(model))  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="token_budget: a step of 64 tokens .*out of memory"):
         backend.free_bytes(ScheduleOptions(token_budget=64, max_running=4))
 
