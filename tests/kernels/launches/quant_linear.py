@@ -1,7 +1,9 @@
 """Launches of products by quantised weights, in the shapes of Llama-3.1-8B."""
 
 import torch
+from triton.runtime import driver
 
+from sapwood.kernels.fp8_linear.triton_kernel import fp8_rows_triton
 from sapwood.kernels.quant_linear.triton_kernel import quant_linear_triton
 from sapwood.kernels.quant_rows.triton_kernel import quant_rows_triton
 from sapwood.kernels.quant_weight import Bits, QuantWeight
@@ -50,3 +52,9 @@ def launch_rows() -> None:
     ids = torch.empty(8, dtype=torch.int64)
     quant_rows_triton(weight(128_256, HIDDEN, 8), ids, torch.float32)
     quant_rows_triton(weight(6_144, HIDDEN, 4, has_minima=True), None, torch.bfloat16)
+
+
+def launch_fp8() -> None:
+    if driver.active.get_current_target().arch >= 89:  # e4m3 begins there
+        for inputs in (HIDDEN, INNER):
+            fp8_rows_triton(torch.empty(8, inputs, dtype=torch.bfloat16))
