@@ -22,14 +22,12 @@ from .errors import InvalidRequest
 from .machine import bfloat16_is_fast, free_memory
 from .models.config import LlamaConfig
 from .models.native_llama import load_native, native_obstacle, step_shape
-from .models.weights import Checkpoint, open_checkpoint
+from .models.weights import Checkpoint, is_kept_quantized, open_checkpoint
 from .native_runner import NativeRunner
 from .page_table import PageTable
 from .speculation import ROW_COSTS
 
 _log = logging.getLogger(__name__)
-
-_KEPT: Final = frozenset({"Q8_0", "Q4_0", "Q4_1"})  # as the file has them
 
 
 class NativeBackend:
@@ -122,11 +120,6 @@ def choose_kv_format(kv_dtype: KvDtype, dtype: ComputeDtype) -> KvFormat:
             field="kv_dtype",
         )
     return KvFormat.FLOAT32
-
-
-def is_kept_quantized(checkpoint: Checkpoint) -> bool:
-    """Whether any matrix is stored in a block format that the step computes with as it is."""
-    return any(checkpoint.storage(name) in _KEPT for name in checkpoint.names())
 
 
 def num_cores() -> int:

@@ -10,10 +10,13 @@ __all__ = ["quant_linear"]
 
 
 def quant_linear(
-    x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None = None
+    x: torch.Tensor,
+    weight: QuantWeight,
+    bias: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """`x @ weight.T + bias` for x [T, inputs] (fp16, bf16 or fp32), bias [outputs]. Returns a new
-    tensor [T, outputs] of x's dtype, summed in fp32.
+    tensor [T, outputs] of `dtype` (None: x's), summed in fp32.
 
     In Triton a row's result depends on the other rows only by their number, and by that only
     through the ranges 1, 2-16, 17-32, 33-64 and 65-1,023 (fp32: 1 and 2-64). Beyond, the product
@@ -30,5 +33,5 @@ def quant_linear(
     if implementation.is_triton(x):
         from .triton_kernel import quant_linear_triton
 
-        return quant_linear_triton(x, weight, bias)
-    return quant_linear_reference(x, weight, bias)
+        return quant_linear_triton(x, weight, bias, dtype or x.dtype)
+    return quant_linear_reference(x, weight, bias, dtype or x.dtype)

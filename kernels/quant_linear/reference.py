@@ -7,10 +7,10 @@ from ..quant_weight import QuantWeight
 
 
 def quant_linear_reference(
-    x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None = None
+    x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """Shapes as in `quant_linear`. All arithmetic in fp32, one rounding at the end."""
     out = x.float() @ quant_rows_reference(weight, None, torch.float32).T
     if bias is not None:
         out += bias.float()
-    return out.to(x.dtype)
+    return out.to(dtype)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 
@@ -254,22 +255,24 @@ def _single_chunks(chunks: int) -> int:
 
 
 def quant_linear_triton(
-    x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None
+    x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """Shapes as in `quant_linear`."""
     x = x.contiguous()
     if len(x) == 1:
-        return _single(x, weight, bias)
+        return _single(x, weight, bias, dtype)
     if len(x) < (_DENSE_ROWS if x.dtype.itemsize == 2 else _DENSE_WIDE_ROWS):
-        return _tiled(x, weight, bias)
-    return torch.nn.functional.linear(x, quant_rows_triton(weight, None, x.dtype), bias)
+        return _tiled(x, weight, bias, dtype)
+    return F.linear(x, quant_rows_triton(weight, None, x.dtype), bias).to(dtype)
 
 
-def _single(x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None) -> torch.Tensor:
+def _single(
+    x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
     outputs, chunks = weight.outputs, weight.numbers.shape[1] // 4
     block_chunks = _single_chunks(chunks)
     block_outputs = _SINGLE_LOADS * _SINGLE_THREADS // block_chunks
-    out = x.new_empty((1, outputs))
+    out = x.new_empty((1, outputs), dtype=dtype)
     _single_kernel[(triton.cdiv(outputs, block_outputs),)](
         *(x, weight.numbers, weight.scales, weight.minima, bias, out, outputs, chunks),
         *(PLUS_256, PLUS_16),
@@ -281,10 +284,12 @@ def _single(x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None) -> 
     return out
 
 
-def _tiled(x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None) -> torch.Tensor:
+def _tiled(
+    x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
     outputs, groups = weight.scales.shape
     rows = len(x)
-    out = x.new_empty((rows, outputs))
+    out = x.new_empty((rows, outputs), dtype=dtype)
     if not rows:
         return out
     tiles = _tiles(rows, x.dtype)

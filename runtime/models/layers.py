@@ -1,12 +1,20 @@
-"""Building blocks of the models: linear maps in the layout that their device multiplies fastest.
+"""Building blocks of the models: embeddings, and linear maps in the layout that their device
+multiplies fastest.
 
 Knows no architecture and no checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+
+from ...kernels.fp8_linear import Fp8Weight, fp8_linear
+from ...kernels.quant_linear import quant_linear
+from ...kernels.quant_rows import quant_rows
+from ...kernels.quant_weight import QuantWeight
+from .matrices import Matrix
 
 # The row count that oneDNN is told to expect. On the CPUs tried, one layout serves 1 to 1,024 rows.
 _EXPECTED_ROWS = 32
@@ -26,31 +34,59 @@ def _can_pack(weight: torch.Tensor) -> bool:
     return weight.dtype is torch.float32
 
 
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _dense(weight: torch.Tensor, bias: torch.Tensor | None, *, pack: bool) -> Product:
+    if not (pack and _can_pack(weight)):
+        return partial(F.linear, weight=weight, bias=bias)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, _EXPECTED_ROWS)
+    multiply = torch.ops.mkldnn._linear_pointwise
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = multiply(x, packed, bias, "none", [], "")
+        return out
+
+    return product
+
+
 class Linear:
-    """`x @ weight.T + bias` for x [T, inputs]; weight [outputs, inputs], bias [outputs].
+    """`x @ weight.T + bias` for x [T, inputs]; weight [outputs, inputs] in any form, bias
+    [outputs].
 
     Where oneDNN has a faster layout, only the reordered weight is kept: the caller should drop its
     own. `pack=False` keeps the given tensor itself, for a weight that something else reads too.
     """
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, pack: bool = True
+        self, weight: Matrix, bias: torch.Tensor | None = None, *, pack: bool = True
     ) -> None:
-        self._bias = bias
-        self._packed = pack and _can_pack(weight)
-        self._weight = (
-            torch.ops.mkldnn._reorder_linear_weight(weight, _EXPECTED_ROWS)
-            if self._packed
-            else weight
-        )
+        self.nbytes = weight.nbytes
+        self._product: Product
+        if isinstance(weight, QuantWeight):
+            self._product = partial(quant_linear, weight=weight, bias=bias)
+        elif isinstance(weight, Fp8Weight):
+            self._product = partial(fp8_linear, weight=weight, bias=bias)
+        else:
+            self._product = _dense(weight, bias, pack=pack)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self._packed:
-            out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-                x, self._weight, self._bias, "none", [], ""
-            )
-            return out
-        return F.linear(x, self._weight, self._bias)
+        return self._product(x)
+
+
+class Embedding:
+    """Rows of a matrix [vocab, hidden], in fp32: [T, hidden] for token ids [T]."""
+
+    def __init__(self, weight: Matrix) -> None:
+        if isinstance(weight, Fp8Weight):
+            raise TypeError("Embedding: e4m3 has too few digits for it")
+        self.nbytes = weight.nbytes
+        self._weight = weight
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        if isinstance(self._weight, QuantWeight):
+            return quant_rows(self._weight, ids, torch.float32)
+        return F.embedding(ids, self._weight).float()
 
 
 class Head:
@@ -62,10 +98,14 @@ class Head:
     zero. Measured on SmolLM2-135M: mean KL to float32 5.3e-4 instead of 9.4e-4, at no cost.
     """
 
-    def __init__(self, weight: torch.Tensor, *, pack: bool = True) -> None:
-        self.is_copy = pack and _can_pack(weight)
+    def __init__(self, weight: Matrix, *, pack: bool = True) -> None:
+        self.nbytes = weight.nbytes
+        self.is_copy = isinstance(weight, torch.Tensor) and pack and _can_pack(weight)
         self._typical: torch.Tensor | None = None
-        if self.is_copy and weight.dtype is torch.bfloat16:
+        if isinstance(weight, QuantWeight):
+            self._linear: Product = partial(quant_linear, weight=weight, dtype=torch.float32)
+            return
+        if isinstance(weight, torch.Tensor) and self.is_copy and weight.dtype is torch.bfloat16:
             # Low ids are the frequent tokens, the ones with large logits, in BPE vocabularies.
             self._typical = weight[:_FREQUENT_TOKENS].float().mean(dim=0)
             chunks = torch.split(weight, 8_192)  # never the whole matrix in fp32

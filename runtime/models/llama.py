@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
-import torch.nn.functional as F
 
 from ...kernels.gated_activation import gated_activation
 from ...kernels.kv_pages import KVPages
@@ -19,7 +18,8 @@ from ...kernels.rotate_store import HeadNorms, rotate_and_store
 from ..forward import ForwardInputs
 from ..kv_cache import KVCache
 from .config import LlamaConfig
-from .layers import Head, Linear, fuse
+from .layers import Embedding, Head, Linear, fuse
+from .matrices import Floats, Matrices, Matrix
 from .rope import rope_frequencies
 from .weights import expected_shapes
 
@@ -52,15 +52,15 @@ class LlamaModel:
     def __init__(
         self,
         config: LlamaConfig,
-        embedding: torch.Tensor,
+        embedding: Matrix,
         layers: tuple[_Layer, ...],
         norm: torch.Tensor,
         head: Head,
     ) -> None:
         self.config = config
-        self.dtype = embedding.dtype
-        self.device = embedding.device
-        self._embedding = embedding
+        self.dtype = norm.dtype
+        self.device = norm.device
+        self._embedding = Embedding(embedding)
         self._layers = layers
         self._norm = norm
         self._head = head
@@ -69,17 +69,25 @@ class LlamaModel:
 
     @classmethod
     def load(
-        cls, checkpoint: TensorSource, dtype: torch.dtype, device: torch.device | str = "cpu"
+        cls,
+        checkpoint: TensorSource,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        matrices: Matrices = Floats(),
     ) -> Self:
-        """Read every tensor once, in `dtype`. The checkpoint's own errors pass through."""
+        """Read every tensor once, in `dtype`, matrices in the form that `matrices` gives them. The
+        checkpoint's own errors pass through."""
         config = checkpoint.config
 
         def read(name: str) -> torch.Tensor:
             return checkpoint.tensor(name, dtype).to(device)
 
+        def matrix(*names: str) -> Matrix:
+            return matrices.read(checkpoint, names, dtype, device)
+
         def linear(prefix: str, names: tuple[str, ...], has_bias: bool) -> Linear:
             return Linear(
-                fuse([read(f"{prefix}.{name}.weight") for name in names]),
+                matrix(*(f"{prefix}.{name}.weight" for name in names)),
                 fuse([read(f"{prefix}.{name}.bias") for name in names]) if has_bias else None,
             )
 
@@ -102,13 +110,13 @@ class LlamaModel:
                 down=linear(mlp, ("down_proj",), config.mlp_bias),
             )
 
-        embedding = read("model.embed_tokens.weight")
+        embedding = matrix("model.embed_tokens.weight")
         layers = tuple(layer(number) for number in range(config.num_layers))
         norm = read("model.norm.weight")
         if config.tie_embeddings:
             head = Head(embedding, pack=embedding.nbytes <= _MAX_SECOND_EMBEDDING)
         else:
-            head = Head(read("lm_head.weight"))
+            head = Head(matrix("lm_head.weight"))
         return cls(config, embedding, layers, norm, head)
 
     @classmethod
@@ -127,9 +135,13 @@ class LlamaModel:
     @property
     def weight_bytes(self) -> int:
         """Bytes of weights in memory; a tied embedding may be there twice."""
-        second = self.config.tie_embeddings and self._head.is_copy
-        again = self._embedding.nbytes if second else 0
-        return self.num_parameters * self.dtype.itemsize + again
+        shapes = expected_shapes(self.config).values()
+        total = sum(shape[0] for shape in shapes if len(shape) == 1) * self.dtype.itemsize
+        for layer in self._layers:
+            maps = (layer.qkv, layer.output, layer.gate_up, layer.down)
+            total += sum(linear.nbytes for linear in maps)
+        shared = self.config.tie_embeddings and not self._head.is_copy
+        return total + self._embedding.nbytes + (0 if shared else self._head.nbytes)
 
     @torch.inference_mode()
     def forward(self, inputs: ForwardInputs, kv: KVCache) -> torch.Tensor:
@@ -140,7 +152,7 @@ class LlamaModel:
         """
         eps = self.config.rms_eps
         # The sum over the layers stays in fp32: in bf16 it alone would double the logits' error.
-        total = F.embedding(inputs.token_ids, self._embedding).float()
+        total = self._embedding(inputs.token_ids)
         angles = self._angles.at(inputs.positions)
         added: torch.Tensor | None = None  # what a layer gives, added where it is normalised next
         last = self.config.num_layers - 1

@@ -5,7 +5,7 @@ Owns: which tensors an architecture needs and their shapes. Knows no file format
 
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,15 @@ from .errors import DamagedModel, ModelError, ModelNotFound, UnsupportedModel
 from .gguf_checkpoint import GgufCheckpoint
 from .safetensors_checkpoint import SafetensorsCheckpoint
 
-__all__ = ["Checkpoint", "expected_shapes", "open_checkpoint", "read_float32"]
+__all__ = [
+    "Checkpoint",
+    "expected_shapes",
+    "is_kept_quantized",
+    "open_checkpoint",
+    "read_float32",
+]
+
+_KEPT: Final = frozenset({"Q8_0", "Q4_0", "Q4_1"})  # what products can be computed from
 
 
 class Checkpoint(Protocol):
@@ -85,6 +93,11 @@ def read_float32(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.float32]:
     """The values of a tensor, whatever the file stores them as; may be a view: do not write."""
     values = dequantize(checkpoint.raw(name), checkpoint.storage(name))
     return values.reshape(checkpoint.shape(name))
+
+
+def is_kept_quantized(checkpoint: Checkpoint) -> bool:
+    """Whether any matrix is stored in a block format that is computed with as it is."""
+    return any(checkpoint.storage(name) in _KEPT for name in checkpoint.names())
 
 
 def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:

@@ -68,10 +68,19 @@ def test_bias_is_added_once_whatever_the_parts(rows: int, form: str) -> None:
     weight = made(12, 1_024, form)
     x, bias = torch.randn(rows, 1_024, device=DEVICE), torch.randn(12, device=DEVICE)
     got = quant_linear(x, weight, bias)
-    wanted = quant_linear_reference(x, weight, bias)
+    wanted = quant_linear_reference(x, weight, bias, torch.float32)
     assert torch.allclose(got, wanted, atol=1e-3, rtol=1e-5)
     half = quant_linear(x.half(), weight, bias.half())
     assert torch.allclose(half.float(), wanted, atol=0.25, rtol=2e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 20, 1_025])
+def test_results_may_be_wider_than_inputs(rows: int) -> None:
+    weight = made(10, 512, "int8")
+    x = torch.randn(rows, 512, device=DEVICE).half()
+    wide = quant_linear(x, weight, dtype=torch.float32)
+    assert wide.dtype is torch.float32
+    assert torch.equal(wide.half(), quant_linear(x, weight))
 
 
 @formats

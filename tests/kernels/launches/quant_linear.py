@@ -18,7 +18,7 @@ def weight(outputs: int, inputs: int, bits: Bits, *, has_minima: bool = False) -
 
 
 def product(rows: int, weight: QuantWeight, dtype: torch.dtype = torch.bfloat16) -> None:
-    quant_linear_triton(torch.empty(rows, weight.inputs, dtype=dtype), weight, None)
+    quant_linear_triton(torch.empty(rows, weight.inputs, dtype=dtype), weight, None, dtype)
 
 
 def launch_int4_single() -> None:
