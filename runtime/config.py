@@ -10,9 +10,9 @@ from typing import Final, Literal, cast, get_args
 
 from .errors import InvalidRequest
 
-Dtype = Literal["auto", "float32", "fp32", "bfloat16", "bf16", "int8", "q4"]
+Dtype = Literal["auto", "float32", "fp32", "bfloat16", "bf16", "int8", "q4", "fp8"]
 # What a dtype may become. "stored": the checkpoint's own quantised formats, without loss.
-ComputeDtype = Literal["float32", "bfloat16", "int8", "q4", "stored"]
+ComputeDtype = Literal["float32", "bfloat16", "int8", "q4", "stored", "fp8"]
 KvDtype = Literal["auto", "int8"]
 Policy = Literal["fcfs", "lpm"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -30,7 +30,9 @@ class ModelOptions:
     default model.
 
     `dtype`: of the weights. int8 and q4 are groups of 32 with a scale (q4: and a minimum),
-    multiplied by 8-bit activations.
+    multiplied by 8-bit activations on a CPU and by bfloat16 ones on a GPU. fp8, on GPUs from
+    compute capability 8.9 on: e4m3, a scale for each output and each activation's token. auto: a
+    quantized file's own numbers, or else bfloat16, or float32 where that is as fast.
     `context_length` None: the checkpoint's. `num_threads` None: one for each core.
     """
 

@@ -184,6 +184,10 @@ def choose_backend(path: Path, config: EngineConfig) -> Backend:
         from .torch_backend import TorchBackend
 
         return TorchBackend.load(path, config, "cuda")
+    if config.model.dtype == "fp8":
+        raise InvalidRequest(
+            "dtype: fp8 is for a GPU, and this engine runs on the CPU", field="dtype"
+        )
     from .native_backend import NativeBackend
 
     try:

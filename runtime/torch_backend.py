@@ -30,8 +30,9 @@ from .graphs import CudaGraphs, Graphs
 from .kv_cache import KVCache
 from .largest_step import PROFILED_CONTEXT, largest_step
 from .models.llama import LlamaModel
+from .models.matrices import matrices_of
 from .models.torch_tensors import TorchTensors
-from .models.weights import open_checkpoint
+from .models.weights import is_kept_quantized, open_checkpoint
 from .page_table import PageTable
 from .recorded_steps import MAX_TOKENS, kept_bytes
 from .runner import Model, ModelRunner, Recording
@@ -41,10 +42,8 @@ _log = logging.getLogger(__name__)
 
 _PROGRAMS: Final = 4  # of attention for each multiprocessor: see `Capacity`
 _PROFILED_PAGE: Final = 16  # tokens: how memory is cut matters little to how much a step takes
-_DTYPES: Final[dict[ComputeDtype, torch.dtype]] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-}
+_FP8_BEGINS: Final = (8, 9)  # Ada
+_FLOATS: Final[dict[ComputeDtype, torch.dtype]] = {"float32": torch.float32}  # others: bfloat16
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Gpu:
 
 
 class TorchBackend:
-    """See `Backend`. `dtype`: of the model's weights, and of the KV cache. `gpu`: None on a CPU."""
+    """See `Backend`. `dtype`: of the model's weights. `gpu`: None on a CPU."""
 
     def __init__(self, model: Model, dtype: ComputeDtype, gpu: Gpu | None = None) -> None:
         self.config = model.config
@@ -89,9 +88,14 @@ class TorchBackend:
         if options.num_threads is not None:
             torch.set_num_threads(options.num_threads)
         fast = device == "cuda" or bfloat16_is_fast()
-        dtype = resolve_dtype(options.dtype, bfloat16_is_fast=fast)
         with open_checkpoint(path) as checkpoint:
-            model = LlamaModel.load(TorchTensors(checkpoint), _DTYPES[dtype], device)
+            # On a CPU without native code nothing multiplies by small integers.
+            keeps = device == "cuda" and is_kept_quantized(checkpoint)
+            dtype = resolve_dtype(options.dtype, bfloat16_is_fast=fast, keeps_quantized=keeps)
+            if dtype == "fp8":
+                check_fp8(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+            matrices = matrices_of(dtype, checkpoint)
+            model = LlamaModel.load(TorchTensors(checkpoint), _floats(dtype), device, matrices)
         return cls(model, dtype, Gpu.of(model.device, config.device) if device == "cuda" else None)
 
     def free_bytes(self, schedule: ScheduleOptions) -> int:
@@ -132,7 +136,7 @@ class TorchBackend:
     def bytes_per_token(self) -> int:
         config = self.config
         return KVCache.bytes_per_token(
-            config.num_layers, config.num_kv_heads, config.head_dim, _DTYPES[self.dtype]
+            config.num_layers, config.num_kv_heads, config.head_dim, _floats(self.dtype)
         )
 
     @property
@@ -163,7 +167,7 @@ class TorchBackend:
             table.page_size,
             config.num_kv_heads,
             config.head_dim,
-            _DTYPES[self.dtype],
+            _floats(self.dtype),
             self._device,
         )
         return ModelRunner(
@@ -171,4 +175,19 @@ class TorchBackend:
             overlaps=self._gpu is not None,
             deterministic=self._gpu is None or self._gpu.options.deterministic,
             recording=recording,
+        )
+
+
+def _floats(dtype: ComputeDtype) -> torch.dtype:
+    """Of activations, of weights that are kept as floats, and of the KV cache."""
+    return _FLOATS.get(dtype, torch.bfloat16)
+
+
+def check_fp8(name: str, capability: tuple[int, int]) -> None:
+    """Raises InvalidRequest where the GPU of this name doesn't multiply 8-bit floats."""
+    if capability < _FP8_BEGINS:
+        raise InvalidRequest(
+            f"dtype: fp8 needs compute capability {_FP8_BEGINS[0]}.{_FP8_BEGINS[1]}, and {name} "
+            f"has {capability[0]}.{capability[1]}",
+            field="dtype",
         )

@@ -19,7 +19,7 @@ from ..forward import ForwardInputs
 from ..kv_cache import KVCache
 from .config import LlamaConfig
 from .layers import Embedding, Head, Linear, fuse
-from .matrices import Floats, Matrices, Matrix
+from .matrices import FLOATS, Matrices, Matrix
 from .rope import rope_frequencies
 from .weights import expected_shapes
 
@@ -73,7 +73,7 @@ class LlamaModel:
         checkpoint: TensorSource,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
-        matrices: Matrices = Floats(),
+        matrices: Matrices = FLOATS,
     ) -> Self:
         """Read every tensor once, in `dtype`, matrices in the form that `matrices` gives them. The
         checkpoint's own errors pass through."""

@@ -11,6 +11,7 @@ import torch
 
 from ...kernels.fp8_linear import ALIGNMENT, Fp8Weight, to_fp8
 from ...kernels.quant_weight import GROUP, Bits, QuantWeight, from_blocks, quantize, stack
+from ..config import ComputeDtype
 from .weights import Checkpoint
 
 Matrix = torch.Tensor | QuantWeight | Fp8Weight
@@ -53,6 +54,9 @@ class Floats:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+FLOATS: Final = Floats()
+
+
 @dataclass(frozen=True)
 class Integers:
     """Groups of small integers. `bits` None: of matrices that the checkpoint stores so, and those
@@ -75,10 +79,10 @@ class Integers:
     ) -> Matrix:
         bits = self.bits or self._stored_bits(names)
         if bits is None:
-            return Floats().read(tensors, names, dtype, device)
+            return FLOATS.read(tensors, names, dtype, device)
         parts = [self._part(tensors, name, bits, device) for name in names]
         whole = [part for part in parts if part is not None]
-        return stack(whole) if whole else Floats().read(tensors, names, dtype, device)
+        return stack(whole) if whole else FLOATS.read(tensors, names, dtype, device)
 
     def _storage(self, name: str) -> str | None:
         return None if self.checkpoint is None else self.checkpoint.storage(name)
@@ -111,7 +115,18 @@ class Float8:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> Matrix:
-        matrix = Floats().read(tensors, names, dtype, device)
+        matrix = FLOATS.read(tensors, names, dtype, device)
         aligned = all(size % ALIGNMENT == 0 for size in matrix.shape)
         in_layers = all(name.startswith("model.layers.") for name in names)
         return to_fp8(matrix) if aligned and in_layers else matrix
+
+
+def matrices_of(dtype: ComputeDtype, checkpoint: Checkpoint | None) -> Matrices:
+    """The form of a dtype's matrices. `checkpoint`: where the tensors come from one."""
+    forms: dict[ComputeDtype, Matrices] = {
+        "int8": Integers(checkpoint, 8),
+        "q4": Integers(checkpoint, 4),
+        "stored": Integers(checkpoint),
+        "fp8": Float8(),
+    }
+    return forms.get(dtype, FLOATS)

@@ -23,7 +23,13 @@ FLAGS: Final = (
     *("amx_bf16", "amx_int8", "neon"),
 )
 # Of one weight; the quantised ones with their scales.
-WEIGHT_BYTES: Final = {"float32": 4.0, "bfloat16": 2.0, "int8": 34 / 32, "q4": 20 / 32}
+WEIGHT_BYTES: Final = {
+    "float32": 4.0,
+    "bfloat16": 2.0,
+    "int8": 34 / 32,
+    "q4": 20 / 32,
+    "fp8": 1.0,
+}
 STORED_BYTES: Final = {"Q8_0": 34 / 32, "Q4_0": 20 / 32, "Q4_1": 20 / 32, "F32": 4.0}
 # Of one number of a key or value, and of a head's scale beside it.
 KV_BYTES: Final = {"FLOAT32": (4, 0), "BFLOAT16": (2, 0), "INT8": (1, 4)}
@@ -159,11 +165,13 @@ def _memory(
 ) -> tuple[dict[str, Any] | None, str | None]:
     """The split that an engine started now would make, or why there would be none."""
     from ...runtime.config import resolve_dtype
-    from ...runtime.models.weights import open_checkpoint
-    from ...runtime.native_backend import choose_kv_format, is_kept_quantized
+    from ...runtime.models.weights import is_kept_quantized, open_checkpoint
+    from ...runtime.native_backend import choose_kv_format
 
     if config.cache.kv_dtype == "int8" and not is_native:
         return None, "kv_dtype: int8 is for native code, and there is none"
+    if config.model.dtype == "fp8":
+        return None, "dtype: fp8 is for a GPU"
     try:
         with open_checkpoint(path) as checkpoint:
             arch = checkpoint.config

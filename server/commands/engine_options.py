@@ -45,8 +45,8 @@ def add_engine_options(parser: ArgumentParser) -> None:
         "--dtype",
         default="auto",
         choices=get_args(Dtype),
-        help="of the weights: fp32, bf16, or groups of int8 or q4 (default: auto, a quantized "
-        "file's own numbers, or else what this machine is fastest at)",
+        help="of the weights: fp32, bf16, groups of int8 or q4, or on a GPU fp8 (default: auto, a "
+        "quantized file's own numbers, or else what this machine is fastest at)",
     )
     group.add_argument(
         "--context-length", type=int, metavar="N", help="at most N tokens per request"

@@ -7,6 +7,7 @@ from sapwood.kernels import implementation
 from sapwood.kernels.fp8_linear import Fp8Weight, fp8_linear, fp8_rows, to_fp8
 from sapwood.kernels.fp8_linear.reference import fp8_linear_reference, fp8_rows_reference
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cuda" and torch.cuda.get_device_capability() < (8, 9):
     pytest.skip("e4m3 needs compute capability 8.9", allow_module_level=True)

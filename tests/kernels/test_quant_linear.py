@@ -17,6 +17,7 @@ pytest.importorskip("triton")
 
 from sapwood.kernels.quant_linear import triton_kernel
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3}
 dtypes = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)

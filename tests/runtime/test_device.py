@@ -1,5 +1,7 @@
 """Which device an engine runs on, and what is said where it cannot be the one asked for."""
 
+from pathlib import Path
+
 import pytest
 
 from sapwood.runtime import device
@@ -8,6 +10,7 @@ from sapwood.runtime.config import (
     CacheOptions,
     DeviceOptions,
     EngineConfig,
+    ModelOptions,
     ResolvedConfig,
     ScheduleOptions,
     resolve,
@@ -15,6 +18,7 @@ from sapwood.runtime.config import (
 )
 from sapwood.runtime.device import choose_device, gpu_obstacle, has_driver
 from sapwood.runtime.errors import InvalidRequest
+from sapwood.runtime.loop import choose_backend
 
 
 @pytest.fixture(params=[None, "torch 2.12.0 is built without CUDA"])
@@ -85,6 +89,13 @@ def test_a_hidden_gpu_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
         assert not has_driver()
         assert "no NVIDIA GPU" in str(gpu_obstacle())
+
+
+def test_weights_in_float8_are_refused_on_a_cpu(tmp_path: Path) -> None:
+    config = EngineConfig(model=ModelOptions(dtype="fp8"), device=DeviceOptions(device="cpu"))
+    with pytest.raises(InvalidRequest, match="dtype: fp8 is for a GPU") as refused:
+        choose_backend(tmp_path, config)  # before anything is read
+    assert refused.value.field == "dtype"
 
 
 # --- what the device decides of the rest ------------------------------------------------------
