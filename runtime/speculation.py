@@ -33,6 +33,7 @@ ROW_COSTS: Final[dict[ComputeDtype, float]] = {
     "stored": 0.1,
 }
 TORCH_ROW_COST: Final = 0.08  # bf16 on two cores: a step of 8 rows takes 1.6 times one of 1 row
+GPU_ROW_COST: Final = 0.02  # an estimate, not measured: a row's share of keys and values to read
 MAX_ROWS: Final = 16  # drawn in a step; beyond, arithmetic begins to bound it
 
 

@@ -36,7 +36,7 @@ from .models.weights import is_kept_quantized, open_checkpoint
 from .page_table import PageTable
 from .recorded_steps import MAX_TOKENS, kept_bytes
 from .runner import Model, ModelRunner, Recording
-from .speculation import TORCH_ROW_COST
+from .speculation import GPU_ROW_COST, TORCH_ROW_COST
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class TorchBackend:
 
     @property
     def row_cost(self) -> float:
-        return TORCH_ROW_COST
+        return TORCH_ROW_COST if self._gpu is None else GPU_ROW_COST
 
     def build(self, resolved: ResolvedConfig) -> ModelRunner:
         table = PageTable(
