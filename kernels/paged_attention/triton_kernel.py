@@ -17,7 +17,15 @@ import triton.language as tl
 from ..kv_pages import KVPages
 from .packed_work import FIRST_PART_AT, HEADER, ITEM, NUM_ITEMS, NUM_LONG, ROW, Work
 from .triton_merge import merge_parts
-from .triton_tiles import cap_scores, load_scales, load_tile, soften, tile_slots
+from .triton_tiles import (
+    cap_scores,
+    load_scales,
+    load_pages,
+    load_tile,
+    soften,
+    tile_offsets,
+    tile_slots,
+)
 from .tuning import long_tiles, short_tiles
 
 _HEADER = tl.constexpr(HEADER)
@@ -40,8 +48,6 @@ def _walk(
     k_scales_head,
     v_scales_head,
     page_ids,
-    slot_stride,
-    scale_stride,
     exponent_scale,
     softcap_exponent,
     window,
@@ -50,23 +56,29 @@ def _walk(
     QUANTIZED: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    KV_HEADS: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     NUM_STAGES: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """Gather the keys begin .. end-1; begin is a multiple of BLOCK_N, and so is end if unmasked."""
-    for block in tl.range(begin, end, BLOCK_N, num_stages=1 if MASKED else NUM_STAGES):
+    SLOT_STRIDE: tl.constexpr = KV_HEADS * HEAD_DIM
+    offset = tile_offsets(PAGE_SIZE, BLOCK_N)
+    pages = load_pages(page_ids, begin, end, PAGE_SIZE, BLOCK_N)
+    for block in tl.range(begin, end, BLOCK_N, num_stages=2 if MASKED else NUM_STAGES):
         block = tl.multiple_of(block, BLOCK_N)
-        key = block + tl.arange(0, BLOCK_N)
+        key = block + offset
         inside = key < end
-        slots = tile_slots(page_ids, block, end, PAGE_SIZE, BLOCK_N, MASKED)
-        keys = load_tile(k_head, slots, slot_stride, inside, HEAD_DIM, BLOCK_D, MASKED)
+        slots = tile_slots(pages, block, PAGE_SIZE, BLOCK_N)
+        # One tile ahead: a tile's loads then wait for no load of their own turn.
+        pages = load_pages(page_ids, block + BLOCK_N, end, PAGE_SIZE, BLOCK_N)
+        keys = load_tile(k_head, slots, inside, SLOT_STRIDE, HEAD_DIM, BLOCK_D, MASKED)
         if QUANTIZED:
             keys = keys.to(queries.dtype)
         scores = tl.dot(queries, tl.trans(keys), input_precision="ieee")
         if QUANTIZED:
-            k_scale = load_scales(k_scales_head, slots, scale_stride, inside, MASKED)
+            k_scale = load_scales(k_scales_head, slots, inside, KV_HEADS, MASKED)
             scores = scores * k_scale[None, :]
         scores = cap_scores(scores, exponent_scale, softcap_exponent, HAS_SOFTCAP)
         if MASKED:
@@ -76,10 +88,10 @@ def _walk(
             scores = tl.where(seen, scores, float("-inf"))
         weights, fade, largest = soften(scores, largest, exponent_scale, HAS_SOFTCAP, MASKED)
         total = total * fade + tl.sum(weights, axis=1)
-        values = load_tile(v_head, slots, slot_stride, inside, HEAD_DIM, BLOCK_D, MASKED)
+        values = load_tile(v_head, slots, inside, SLOT_STRIDE, HEAD_DIM, BLOCK_D, MASKED)
         if QUANTIZED:
             values = values.to(queries.dtype)
-            v_scale = load_scales(v_scales_head, slots, scale_stride, inside, MASKED)
+            v_scale = load_scales(v_scales_head, slots, inside, KV_HEADS, MASKED)
             weights = weights * v_scale[None, :]
         acc = acc * fade[:, None]
         acc = tl.dot(weights.to(queries.dtype), values, acc, input_precision="ieee")
@@ -101,8 +113,6 @@ def _attend(
     page_ids,
     num_rows,
     split,
-    slot_stride,
-    scale_stride,
     q_token_stride,
     q_head_stride,
     exponent_scale,
@@ -114,6 +124,7 @@ def _attend(
     GROUP: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    KV_HEADS: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -178,8 +189,6 @@ def _attend(
             k_scales_head,
             v_scales_head,
             row_pages,
-            slot_stride,
-            scale_stride,
             exponent_scale,
             softcap_exponent,
             window,
@@ -188,6 +197,7 @@ def _attend(
             QUANTIZED,
             PAGE_SIZE,
             HEAD_DIM,
+            KV_HEADS,
             BLOCK_D,
             BLOCK_N,
             NUM_STAGES,
@@ -206,8 +216,6 @@ def _attend(
         k_scales_head,
         v_scales_head,
         row_pages,
-        slot_stride,
-        scale_stride,
         exponent_scale,
         softcap_exponent,
         window,
@@ -216,6 +224,7 @@ def _attend(
         QUANTIZED,
         PAGE_SIZE,
         HEAD_DIM,
+        KV_HEADS,
         BLOCK_D,
         BLOCK_N,
         NUM_STAGES,
@@ -234,8 +243,6 @@ def _attend(
         k_scales_head,
         v_scales_head,
         row_pages,
-        slot_stride,
-        scale_stride,
         exponent_scale,
         softcap_exponent,
         window,
@@ -244,6 +251,7 @@ def _attend(
         QUANTIZED,
         PAGE_SIZE,
         HEAD_DIM,
+        KV_HEADS,
         BLOCK_D,
         BLOCK_N,
         NUM_STAGES,
@@ -279,8 +287,6 @@ def _kernel(
     num_rows,
     split,
     long_split,
-    slot_stride,
-    scale_stride,
     q_token_stride,
     q_head_stride,
     exponent_scale,
@@ -292,6 +298,7 @@ def _kernel(
     GROUP: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    KV_HEADS: tl.constexpr,
     BLOCK_D: tl.constexpr,
     SHORT_M: tl.constexpr,
     SHORT_N: tl.constexpr,
@@ -320,8 +327,6 @@ def _kernel(
                 page_ids,
                 num_rows,
                 long_split,
-                slot_stride,
-                scale_stride,
                 q_token_stride,
                 q_head_stride,
                 exponent_scale,
@@ -333,6 +338,7 @@ def _kernel(
                 GROUP,
                 PAGE_SIZE,
                 HEAD_DIM,
+                KV_HEADS,
                 BLOCK_D,
                 LONG_M,
                 LONG_N,
@@ -357,8 +363,6 @@ def _kernel(
                 page_ids,
                 num_rows,
                 split,
-                slot_stride,
-                scale_stride,
                 q_token_stride,
                 q_head_stride,
                 exponent_scale,
@@ -370,6 +374,7 @@ def _kernel(
                 GROUP,
                 PAGE_SIZE,
                 HEAD_DIM,
+                KV_HEADS,
                 BLOCK_D,
                 SHORT_M,
                 SHORT_N,
@@ -415,8 +420,6 @@ def paged_attention_triton(
         work.num_rows,
         cut.split,
         cut.long_split,
-        num_kv_heads * head_dim,
-        num_kv_heads,
         q.stride(0),
         q.stride(1),
         exponent_scale,
@@ -428,6 +431,7 @@ def paged_attention_triton(
         GROUP=cut.group,
         PAGE_SIZE=pages.page_size,
         HEAD_DIM=head_dim,
+        KV_HEADS=num_kv_heads,
         BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
         SHORT_M=cut.short_tile if work.has_short else 0,
         SHORT_N=short.block_keys,

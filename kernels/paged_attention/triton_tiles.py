@@ -10,37 +10,53 @@ import triton.language as tl
 
 
 @triton.jit
-def tile_slots(
-    page_ids, block, end, PAGE_SIZE: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr
-):
-    """int64 [BLOCK_N]: slots of the positions from `block` on, where a row's pages are `page_ids`.
-    Masked: those from `end` on are page 0's, and are not to be read."""
+def tile_offsets(PAGE_SIZE: tl.constexpr, BLOCK_N: tl.constexpr):
+    """[BLOCK_N]: which of a tile's positions each of its keys has. Neighbours are on different
+    pages, so that a thread, which reads keys some way apart, needs few pages."""
     offset = tl.arange(0, BLOCK_N)
-    if PAGE_SIZE >= BLOCK_N:
-        page = tl.load(page_ids + block // PAGE_SIZE).to(tl.int64)
-        return page * PAGE_SIZE + (block % PAGE_SIZE + offset)
+    if PAGE_SIZE < BLOCK_N:
+        NUM_PAGES: tl.constexpr = BLOCK_N // PAGE_SIZE
+        return offset % NUM_PAGES * PAGE_SIZE + offset // NUM_PAGES
     else:
-        key = block + offset
-        if MASKED:
-            page = tl.load(page_ids + key // PAGE_SIZE, mask=key < end, other=0)
-        else:
-            page = tl.load(page_ids + key // PAGE_SIZE)
-        return page.to(tl.int64) * PAGE_SIZE + key % PAGE_SIZE
+        return offset
+
+
+@triton.jit
+def load_pages(page_ids, block, end, PAGE_SIZE: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The page, or pages [BLOCK_N // PAGE_SIZE], of the tile of positions from `block` on in a row
+    whose pages are `page_ids`; page 0 for positions from `end` on."""
+    if PAGE_SIZE < BLOCK_N:
+        page = tl.arange(0, BLOCK_N // PAGE_SIZE)
+        needed = block + page * PAGE_SIZE < end
+        return tl.load(page_ids + block // PAGE_SIZE + page, mask=needed, other=0)
+    else:
+        return tl.load(page_ids + block // PAGE_SIZE, mask=block < end, other=0)
+
+
+@triton.jit
+def tile_slots(pages, block, PAGE_SIZE: tl.constexpr, BLOCK_N: tl.constexpr):
+    """int32 [BLOCK_N]: slots of a tile's keys, by what `load_pages` gave."""
+    if PAGE_SIZE < BLOCK_N:
+        in_page = tl.arange(0, PAGE_SIZE)
+        slots = (pages * PAGE_SIZE)[None, :] + in_page[:, None]
+        return tl.reshape(slots, (BLOCK_N,))
+    else:
+        return pages * PAGE_SIZE + block % PAGE_SIZE + tl.arange(0, BLOCK_N)
 
 
 @triton.jit
 def load_tile(
     base,
     slots,
-    slot_stride,
     inside,
+    SLOT_STRIDE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """[BLOCK_N, BLOCK_D]: one head's keys or values, zero beyond HEAD_DIM and where not inside."""
     d = tl.arange(0, BLOCK_D)
-    address = base + slots[:, None] * slot_stride + d[None, :]
+    address = base + (slots.to(tl.int64) * SLOT_STRIDE)[:, None] + d[None, :]
     if MASKED:
         mask = inside[:, None]
         if BLOCK_D != HEAD_DIM:
@@ -53,12 +69,12 @@ def load_tile(
 
 
 @triton.jit
-def load_scales(base, slots, slot_stride, inside, MASKED: tl.constexpr):
+def load_scales(base, slots, inside, KV_HEADS: tl.constexpr, MASKED: tl.constexpr):
     """[BLOCK_N]: one head's scales."""
     if MASKED:
-        return tl.load(base + slots * slot_stride, mask=inside, other=0.0)
+        return tl.load(base + slots.to(tl.int64) * KV_HEADS, mask=inside, other=0.0)
     else:
-        return tl.load(base + slots * slot_stride)
+        return tl.load(base + slots.to(tl.int64) * KV_HEADS)
 
 
 @triton.jit

@@ -75,7 +75,7 @@ def test_any_number_of_programs(num_programs: int, tensors: Make) -> None:
 
 
 @settings(
-    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 250)), min_size=1, max_size=4),
