@@ -13,7 +13,7 @@ from .errors import InvalidRequest
 Dtype = Literal["auto", "float32", "fp32", "bfloat16", "bf16", "int8", "q4", "fp8"]
 # What a dtype may become. "stored": the checkpoint's own quantised formats, without loss.
 ComputeDtype = Literal["float32", "bfloat16", "int8", "q4", "stored", "fp8"]
-KvDtype = Literal["auto", "int8"]
+KvDtype = Literal["auto", "int8", "fp8"]
 Policy = Literal["fcfs", "lpm"]
 Device = Literal["auto", "cpu", "cuda"]
 ComputeDevice = Literal["cpu", "cuda"]
@@ -46,8 +46,9 @@ class ModelOptions:
 class CacheOptions:
     """`max_tokens`: tokens of KV over all requests and the tree, rounded up to whole pages (None:
     from free memory, of a GPU's what `memory_fraction` leaves). `kv_dtype` auto: float32 where the
-    weights are, or else bfloat16; int8: bytes with a scale for each head and token, for nearly
-    twice the tokens. `grammar_mib`: MiB of compiled constraints and their masks, kept for reuse."""
+    weights are, or else bfloat16; int8 and, on GPUs that have it, fp8 (e4m3): bytes with a scale
+    for each head and token, for nearly twice the tokens. `grammar_mib`: MiB of compiled constraints
+    and their masks, kept for reuse."""
 
     max_tokens: int | None = None
     page_size: int = 16

@@ -184,21 +184,22 @@ def choose_backend(path: Path, config: EngineConfig) -> Backend:
         from .torch_backend import TorchBackend
 
         return TorchBackend.load(path, config, "cuda")
-    if config.model.dtype == "fp8":
-        raise InvalidRequest(
-            "dtype: fp8 is for a GPU, and this engine runs on the CPU", field="dtype"
-        )
+    for name, value in (("dtype", config.model.dtype), ("kv_dtype", config.cache.kv_dtype)):
+        if value == "fp8":
+            raise InvalidRequest(
+                f"{name}: fp8 is for a GPU, and this engine runs on the CPU", field=name
+            )
     from .native_backend import NativeBackend
 
     try:
         return NativeBackend.load(path, config)
     except NativeUnavailable as error:
         reason = str(error)
-    for name, value in (("dtype", config.model.dtype), ("kv_dtype", config.cache.kv_dtype)):
-        if value in ("int8", "q4"):
-            raise InvalidRequest(
-                f"{name}: {value} is for native code, and there is none: {reason}", field=name
-            )
+    dtype = config.model.dtype
+    if dtype in ("int8", "q4"):
+        raise InvalidRequest(
+            f"dtype: {dtype} is for native code, and there is none: {reason}", field="dtype"
+        )
     _log.warning("no native code (%s): torch computes, several times slower", reason)
     from .torch_backend import TorchBackend
 

@@ -112,6 +112,8 @@ class NativeBackend:
 
 def choose_kv_format(kv_dtype: KvDtype, dtype: ComputeDtype) -> KvFormat:
     """Raises InvalidRequest where the two do not go together."""
+    if kv_dtype == "fp8":
+        raise InvalidRequest("kv_dtype: fp8 is for a GPU", field="kv_dtype")
     if dtype != "float32":
         return KvFormat.INT8 if kv_dtype == "int8" else KvFormat.BFLOAT16
     if kv_dtype == "int8":

@@ -40,6 +40,11 @@ class Model(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what it computes with, queries among it."""
+        ...
+
     def forward(self, inputs: ForwardInputs, kv: KVCache) -> torch.Tensor:
         """Logits, float32 [len(inputs.logit_rows), vocab]."""
         ...
@@ -194,7 +199,7 @@ class ModelRunner:
                 self._page_table.page_size,
                 group=config.num_heads // config.num_kv_heads,
                 window=config.sliding_window,
-                dtype=self._kv.dtype,
+                dtype=self._model.dtype,
                 device=self._device,
                 deterministic=self._deterministic,
             ),

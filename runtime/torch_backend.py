@@ -20,6 +20,7 @@ from .config import (
     ComputeDtype,
     DeviceOptions,
     EngineConfig,
+    KvDtype,
     ResolvedConfig,
     ScheduleOptions,
     resolve_dtype,
@@ -44,6 +45,7 @@ _PROGRAMS: Final = 4  # of attention for each multiprocessor: see `Capacity`
 _PROFILED_PAGE: Final = 16  # tokens: how memory is cut matters little to how much a step takes
 _FP8_BEGINS: Final = (8, 9)  # Ada
 _FLOATS: Final[dict[ComputeDtype, torch.dtype]] = {"float32": torch.float32}  # others: bfloat16
+_KV_DTYPES: Final[dict[KvDtype, torch.dtype]] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,18 @@ class Gpu:
 
 
 class TorchBackend:
-    """See `Backend`. `dtype`: of the model's weights. `gpu`: None on a CPU."""
+    """See `Backend`. `dtype`: of the model's weights; `kv_dtype` auto: the cache holds what the
+    model computes with. `gpu`: None on a CPU."""
 
-    def __init__(self, model: Model, dtype: ComputeDtype, gpu: Gpu | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        dtype: ComputeDtype,
+        gpu: Gpu | None = None,
+        kv_dtype: KvDtype = "auto",
+    ) -> None:
         self.config = model.config
+        self._kv_dtype = _KV_DTYPES.get(kv_dtype, model.dtype)
         self.dtype = dtype
         self.device: ComputeDevice = "cpu" if gpu is None else "cuda"
         self._gpu = gpu
@@ -83,8 +93,11 @@ class TorchBackend:
 
     @classmethod
     def load(cls, path: Path, config: EngineConfig, device: ComputeDevice) -> Self:
-        """Read the checkpoint, tensor by tensor to the device. Raises ModelError."""
+        """Read the checkpoint, tensor by tensor to the device. Raises ModelError; InvalidRequest
+        where the device has no such dtype."""
         options = config.model
+        if config.cache.kv_dtype == "fp8":
+            check_fp8("kv_dtype", *_gpu())
         if options.num_threads is not None:
             torch.set_num_threads(options.num_threads)
         fast = device == "cuda" or bfloat16_is_fast()
@@ -93,10 +106,11 @@ class TorchBackend:
             keeps = device == "cuda" and is_kept_quantized(checkpoint)
             dtype = resolve_dtype(options.dtype, bfloat16_is_fast=fast, keeps_quantized=keeps)
             if dtype == "fp8":
-                check_fp8(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+                check_fp8("dtype", *_gpu())
             matrices = matrices_of(dtype, checkpoint)
             model = LlamaModel.load(TorchTensors(checkpoint), _floats(dtype), device, matrices)
-        return cls(model, dtype, Gpu.of(model.device, config.device) if device == "cuda" else None)
+        gpu = Gpu.of(model.device, config.device) if device == "cuda" else None
+        return cls(model, dtype, gpu, config.cache.kv_dtype)
 
     def free_bytes(self, schedule: ScheduleOptions) -> int:
         """On a GPU: measured, by computing the largest step."""
@@ -136,7 +150,7 @@ class TorchBackend:
     def bytes_per_token(self) -> int:
         config = self.config
         return KVCache.bytes_per_token(
-            config.num_layers, config.num_kv_heads, config.head_dim, _floats(self.dtype)
+            config.num_layers, config.num_kv_heads, config.head_dim, self._kv_dtype
         )
 
     @property
@@ -167,7 +181,7 @@ class TorchBackend:
             table.page_size,
             config.num_kv_heads,
             config.head_dim,
-            _floats(self.dtype),
+            self._kv_dtype,
             self._device,
         )
         return ModelRunner(
@@ -179,15 +193,20 @@ class TorchBackend:
 
 
 def _floats(dtype: ComputeDtype) -> torch.dtype:
-    """Of activations, of weights that are kept as floats, and of the KV cache."""
+    """Of activations, and of weights that are kept as floats."""
     return _FLOATS.get(dtype, torch.bfloat16)
 
 
-def check_fp8(name: str, capability: tuple[int, int]) -> None:
-    """Raises InvalidRequest where the GPU of this name doesn't multiply 8-bit floats."""
+def _gpu() -> tuple[str, tuple[int, int]]:
+    """The name and the compute capability of the one that computes."""
+    return torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+
+
+def check_fp8(option: str, name: str, capability: tuple[int, int]) -> None:
+    """Raises InvalidRequest where the GPU of this name has no 8-bit floats for `option`."""
     if capability < _FP8_BEGINS:
         raise InvalidRequest(
-            f"dtype: fp8 needs compute capability {_FP8_BEGINS[0]}.{_FP8_BEGINS[1]}, and {name} "
+            f"{option}: fp8 needs compute capability {_FP8_BEGINS[0]}.{_FP8_BEGINS[1]}, and {name} "
             f"has {capability[0]}.{capability[1]}",
-            field="dtype",
+            field=option,
         )

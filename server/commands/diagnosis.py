@@ -32,7 +32,7 @@ WEIGHT_BYTES: Final = {
 }
 STORED_BYTES: Final = {"Q8_0": 34 / 32, "Q4_0": 20 / 32, "Q4_1": 20 / 32, "F32": 4.0}
 # Of one number of a key or value, and of a head's scale beside it.
-KV_BYTES: Final = {"FLOAT32": (4, 0), "BFLOAT16": (2, 0), "INT8": (1, 4)}
+KV_BYTES: Final = {"float32": (4, 0), "auto": (2, 0), "int8": (1, 4)}
 NEEDED: Final = ("tokenizers", "jinja2", "fastapi", "uvicorn")
 
 
@@ -168,8 +168,7 @@ def _memory(
     from ...runtime.models.weights import is_kept_quantized, open_checkpoint
     from ...runtime.native_backend import choose_kv_format
 
-    if config.cache.kv_dtype == "int8" and not is_native:
-        return None, "kv_dtype: int8 is for native code, and there is none"
+    kv_dtype = config.cache.kv_dtype
     if config.model.dtype == "fp8":
         return None, "dtype: fp8 is for a GPU"
     try:
@@ -181,7 +180,10 @@ def _memory(
                 keeps_quantized=is_native and is_kept_quantized(checkpoint),
             )
             weights = _weight_bytes(checkpoint, dtype)
-        width, scale = KV_BYTES[choose_kv_format(config.cache.kv_dtype, dtype).name]
+        if is_native or kv_dtype == "fp8":
+            choose_kv_format(kv_dtype, dtype)  # or says what does not go together
+        kind = "float32" if (kv_dtype, dtype) == ("auto", "float32") else kv_dtype
+        width, scale = KV_BYTES[kind]
         per_token = 2 * arch.num_layers * arch.num_kv_heads * (arch.head_dim * width + scale)
         available = free_memory()
         resolved = resolve(

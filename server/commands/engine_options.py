@@ -62,8 +62,8 @@ def add_engine_options(parser: ArgumentParser) -> None:
         "--kv-dtype",
         default="auto",
         choices=get_args(KvDtype),
-        help="of the KV cache: auto is fp32 with fp32 weights, or else bf16; int8 holds nearly "
-        "twice the tokens (default: auto)",
+        help="of the KV cache: auto is fp32 with fp32 weights, or else bf16; int8 and, on GPUs "
+        "that have it, fp8 hold nearly twice the tokens (default: auto)",
     )
     group.add_argument(
         "--max-drafts",

@@ -228,6 +228,6 @@ def test_the_default_model_as_it_is_stored(default_model: Path, path: str) -> No
 
 
 def test_float8_is_refused_where_the_gpu_has_none() -> None:
-    check_fp8("H100", (9, 0))
+    check_fp8("dtype", "H100", (9, 0))
     with pytest.raises(InvalidRequest, match=r"dtype: fp8 needs .* 8\.9, and A100 has 8\.0"):
-        check_fp8("A100", (8, 0))
+        check_fp8("dtype", "A100", (8, 0))

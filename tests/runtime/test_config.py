@@ -60,7 +60,9 @@ def test_keys_and_values_in_bytes() -> None:
     assert choose_kv_format("int8", "stored") is KvFormat.INT8
     with pytest.raises(InvalidRequest, match="kv_dtype: int8 .* does not go with dtype float32"):
         choose_kv_format("int8", "float32")
-    with pytest.raises(InvalidRequest, match="kv_dtype: 'q4' is none of auto, int8"):
+    with pytest.raises(InvalidRequest, match="kv_dtype: fp8 is for a GPU"):
+        choose_kv_format("fp8", "stored")
+    with pytest.raises(InvalidRequest, match="kv_dtype: 'q4' is none of auto, int8, fp8"):
         EngineConfig(cache=CacheOptions(kv_dtype="q4"))  # type: ignore[arg-type]
 
 

@@ -31,7 +31,7 @@ class Failing:
         error: Exception | None = None,
         dies: int = 0,
     ) -> None:
-        self.config, self.device = model.config, model.device
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
         self.num_steps = self.num_refused = 0
         self._model, self._most, self._most_logits = model, most, most_logits
         self._error, self._dies = error, dies

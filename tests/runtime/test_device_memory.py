@@ -54,7 +54,7 @@ class CountingModel:
     """A tiny model that notes how many tokens it computes at once, and that fails beyond `most`."""
 
     def __init__(self, model: LlamaModel, most: int = 1 << 20) -> None:
-        self.config, self.device = model.config, model.device
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
         self.largest, self.rows = 0, 0
         self._model, self._most = model, most
 
