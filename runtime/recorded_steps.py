@@ -86,17 +86,25 @@ class RecordedSteps:
             _RecordedStep(size, model, kv, table, last_tokens, self._logits, graphs, num_programs)
             for size in sorted(chosen, key=lambda size: size.tokens, reverse=True)
         ]
-        self._steps = sorted(recorded, key=lambda step: (step.size.has_long, step.size.tokens))
+        self._steps = [
+            sorted((step for step in recorded if step.size.has_long is kind), key=_num_tokens)
+            for kind in (False, True)
+        ]
 
     def logits(self, arrays: StepArrays) -> torch.Tensor | None:
         """Float32 [R, vocab], until the next step is launched; None where the step fits in no
         recorded one."""
         if arrays.num_tokens > MAX_TOKENS:
             return None
-        for step in self._steps:
-            if step.fits(arrays):
+        for steps in self._steps:
+            step = next((step for step in steps if step.has_room(arrays)), None)
+            if step is not None and step.fill(arrays):
                 return step.launch(arrays)
         return None
+
+
+def _num_tokens(step: "_RecordedStep") -> int:
+    return step.size.tokens
 
 
 class _RecordedStep:
@@ -140,16 +148,21 @@ class _RecordedStep:
         self._send(nothing)
         self._replay = graphs.record(run)
 
-    def fits(self, arrays: StepArrays) -> bool:
-        size = self.size
-        return (
-            arrays.num_tokens <= size.tokens
-            and max(arrays.num_rows, len(arrays.logit_rows)) <= size.rows
-            and self._plan.fits(arrays.query_lens.tolist(), arrays.context_lens.tolist())
-        )
+    def has_room(self, arrays: StepArrays) -> bool:
+        rows = max(arrays.num_rows, len(arrays.logit_rows))
+        return arrays.num_tokens <= self.size.tokens and rows <= self.size.rows
+
+    def fill(self, arrays: StepArrays) -> bool:
+        """Make attention's plan the step's; False where it cannot be."""
+        lens = arrays.query_lens.tolist(), arrays.context_lens.tolist()
+        try:
+            self._plan.fill(*lens, arrays.page_rows)
+        except ValueError:  # rows too long for its tiles, or too many parts
+            return False
+        return True
 
     def launch(self, arrays: StepArrays) -> torch.Tensor:
-        self._plan.fill(arrays.query_lens.tolist(), arrays.context_lens.tolist(), arrays.page_rows)
+        """Once it is filled."""
         self._send(self._padded(arrays))
         self._replay()
         return self._logits[: len(arrays.logit_rows)]

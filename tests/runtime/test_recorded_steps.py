@@ -225,7 +225,7 @@ def test_the_smallest_that_fits_is_replayed(
 ) -> None:
     setup = Setup(tiny_model)
     chosen: list[Size] = []
-    for step in setup.steps._steps:
+    for step in [step for steps in setup.steps._steps for step in steps]:
         monkeypatch.setattr(step, "launch", lambda arrays, size=step.size: chosen.append(size))
     for rows in STEPS:
         setup.steps.logits(setup.arrays(rows))
