@@ -7,6 +7,7 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from sapwood.runtime.backend import Backend
 from sapwood.runtime.config import ResolvedConfig, ScheduleOptions, resolve_schedule
 from sapwood.runtime.loop import EngineLoop, assemble
 from sapwood.runtime.models.config import LlamaConfig
@@ -92,6 +93,7 @@ class Driver:
         stream: int = 0,
         logprobs: LogprobOptions | None = None,
         namespace: str = "",
+        tentative: int = 0,
         probe: Probe | None = None,
         **sampling: object,
     ) -> str:
@@ -99,7 +101,9 @@ class Driver:
         id = id or f"r{len(self.answers)}"
         params = SamplingParams(**{"temperature": 0.0, "max_tokens": 16, **sampling})  # type: ignore[arg-type]
         self.answers[id] = Answer()
-        self.loop.submit(TokenRequest(id, ids, params, stream, logprobs, namespace, 0, probe))
+        self.loop.submit(
+            TokenRequest(id, ids, params, stream, logprobs, namespace, tentative, probe)
+        )
         return id
 
     def step(self) -> list[FromEngine]:
@@ -168,7 +172,9 @@ def byte_files() -> TokenizerFiles:
 def make_driver(
     tiny_model: LlamaModel, byte_files: TokenizerFiles
 ) -> Iterator[Callable[..., Driver]]:
-    """make_driver(num_pages=..., overlaps=..., model=..., token_budget=..., ...) -> Driver."""
+    """make_driver(num_pages=..., token_budget=..., ...) -> Driver.
+
+    `backend`: what makes one of a model and a dtype; `overlaps`: where there is none."""
     loops: list[EngineLoop] = []
 
     def make(
@@ -176,7 +182,7 @@ def make_driver(
         page_size: int = 16,
         overlaps: bool = False,
         model: Model = tiny_model,
-        backend: Callable[..., TorchBackend] | None = None,
+        backend: Callable[..., Backend] | None = None,
         **schedule: object,
     ) -> Driver:
         chosen = replace(ScheduleOptions(max_running=32), **schedule)  # type: ignore[arg-type]
