@@ -19,8 +19,8 @@ from .packed_work import FIRST_PART_AT, HEADER, ITEM, NUM_ITEMS, NUM_LONG, ROW, 
 from .triton_merge import merge_parts
 from .triton_tiles import (
     cap_scores,
-    load_scales,
     load_pages,
+    load_scales,
     load_tile,
     soften,
     tile_offsets,
