@@ -26,7 +26,7 @@ from .config import (
     resolve_dtype,
 )
 from .device_memory import DEFAULT_FRACTION, CudaMemory, DeviceMemory, measure_use
-from .errors import InvalidRequest
+from .errors import EngineError, InvalidRequest, OutOfMemory
 from .graphs import CudaGraphs, Graphs
 from .kv_cache import KVCache
 from .largest_step import PROFILED_CONTEXT, largest_step
@@ -130,7 +130,8 @@ class TorchBackend:
         return left
 
     def _compute_largest(self, num_tokens: int, schedule: ScheduleOptions) -> None:
-        """Raises InvalidRequest where there is no room for such a step."""
+        """Raises InvalidRequest where there is no room for such a step, EngineError where it cannot
+        be computed at all."""
         context = min(self.config.context_length, PROFILED_CONTEXT)
         pages_per_slot = -(-context // _PROFILED_PAGE)
         table = PageTable(schedule.max_running, pages_per_slot, _PROFILED_PAGE)
@@ -139,12 +140,15 @@ class TorchBackend:
         flight = runner.launch(batch)
         flight.draw([span.samplings for span in batch.spans])
         for result in flight.collect().spans:
-            if result.error is not None:
+            if isinstance(result.error, OutOfMemory):
                 raise InvalidRequest(
-                    f"token_budget: a step of {batch.num_tokens} tokens cannot be computed on this "
-                    f"GPU, beside the weights: {result.error}",
+                    f"token_budget: a step of {batch.num_tokens} tokens has no room on this GPU "
+                    f"beside the weights: {result.error}",
                     field="token_budget",
                 )
+            if result.error is not None:
+                message = f"this model cannot be computed on this GPU: {result.error!r}"
+                raise EngineError(message) from result.error
 
     @property
     def bytes_per_token(self) -> int:

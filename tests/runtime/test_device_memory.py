@@ -15,7 +15,7 @@ from sapwood.runtime.config import (
     resolve_schedule,
 )
 from sapwood.runtime.device_memory import MemoryUse, measure_use
-from sapwood.runtime.errors import InvalidRequest
+from sapwood.runtime.errors import EngineError, InvalidRequest
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.largest_step import PROFILED_CONTEXT, largest_step
@@ -53,14 +53,14 @@ class CountingMemory:
 class CountingModel:
     """A tiny model that notes how many tokens it computes at once, and that fails beyond `most`."""
 
-    def __init__(self, model: LlamaModel, most: int = 1 << 20) -> None:
+    def __init__(self, model: LlamaModel, most: int = 1 << 20, why: str = "out of memory") -> None:
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
         self.largest, self.rows = 0, 0
-        self._model, self._most = model, most
+        self._model, self._most, self._why = model, most, why
 
     def forward(self, inputs: ForwardInputs, kv: KVCache) -> object:
         if len(inputs.token_ids) > self._most:
-            raise RuntimeError("out of memory")
+            raise RuntimeError(self._why)
         self.largest = max(self.largest, len(inputs.token_ids))
         self.rows = max(self.rows, len(inputs.logit_rows))
         return self._model.forward(inputs, kv)
@@ -102,6 +102,13 @@ def test_the_rest_is_for_keys_and_values(tiny_model: LlamaModel) -> None:
             free_bytes=left,
             device="cuda",
         )
+
+
+def test_a_model_that_cannot_be_computed_is_refused(tiny_model: LlamaModel) -> None:
+    model = CountingModel(tiny_model, most=0, why="no such kernel")
+    backend = TorchBackend(model, "float32", gpu_of(model))  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="cannot be computed on this GPU: .*no such kernel"):
+        backend.free_bytes(ScheduleOptions(token_budget=64, max_running=4))
 
 
 def test_recorded_steps_keep_memory_too(tiny_model: LlamaModel) -> None:
