@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .upload import upload
+
 
 class MaskTable:
     """`num_rows` rows, least recently used out first. Rows that one step names, found and put
@@ -44,7 +46,7 @@ class MaskTable:
             place = self._places.popitem(last=False)[1] if is_full else len(self._places)
             self._places[key] = place
             places.append(place)
-        index = torch.tensor(places, device=self.rows.device)
-        self.rows[index] = torch.from_numpy(masks).to(self.rows.device)
+        index, rows = upload([np.array(places, np.int64), masks], self.rows.device)
+        self.rows[index] = rows
         self.num_copied += len(places)
         return places

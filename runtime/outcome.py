@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from .batch import Span, SpanResult
-from .sampler import Drawn, Measured, Sampler
+from .drawn import Drawn, Measured, TokenSampler, measure
+from .upload import upload
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Outcome:
 
 
 def launch_draws(
-    sampler: Sampler, spans: tuple[Span, ...], rows: Sequence[Sequence[int]], logits: torch.Tensor
+    sampler: TokenSampler,
+    spans: tuple[Span, ...],
+    rows: Sequence[Sequence[int]],
+    logits: torch.Tensor,
 ) -> Outcome:
     """Draw and measure what the spans ask for. rows: each span's `logit_rows`; logits: float32
     [all of them, vocab], not changed."""
@@ -54,19 +58,18 @@ def launch_draws(
     return Outcome(
         spans,
         drawn,
-        _reports(sampler, spans, drawn_rows, drawn, logits),
-        _scores(sampler, spans, rows, ends, logits),
+        _reports(spans, drawn_rows, drawn, logits),
+        _scores(spans, rows, ends, logits),
     )
 
 
 def _selected(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
     if len(rows) == len(logits):
         return logits
-    return logits[torch.tensor(rows, dtype=torch.int64).to(logits.device)]
+    return logits[upload([np.array(rows, np.int64)], logits.device)[0]]
 
 
 def _reports(
-    sampler: Sampler,
     spans: tuple[Span, ...],
     rows: list[int],
     drawn: Drawn,
@@ -78,13 +81,12 @@ def _reports(
     tokens = drawn.tokens
     if any(asked) and not all(asked):
         numbers = [number for number, is_asked in enumerate(asked) if is_asked]
-        tokens = tokens[torch.tensor(numbers).to(tokens.device)]
+        tokens = tokens[upload([np.array(numbers, np.int64)], tokens.device)[0]]
         rows, tops = [rows[number] for number in numbers], [tops[number] for number in numbers]
-    return sampler.measure(logits, rows if any(asked) else [], tokens, tops)
+    return measure(logits, rows if any(asked) else [], tokens, tops)
 
 
 def _scores(
-    sampler: Sampler,
     spans: tuple[Span, ...],
     rows: Sequence[Sequence[int]],
     ends: list[int],
@@ -99,7 +101,10 @@ def _scores(
             places += (which + (end - len(span_rows))).tolist()
             tokens += span.scoring.targets.tolist()
             tops += [span.top_logprobs] * len(which)
-    return sampler.measure(logits, places, torch.tensor(tokens, dtype=torch.int64), tops)
+    if not places:
+        return measure(logits, [], logits.new_empty(0), [])
+    (targets,) = upload([np.array(tokens, np.int64)], logits.device)
+    return measure(logits, places, targets, tops)
 
 
 def _is_reported(span: Span) -> bool:

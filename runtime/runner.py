@@ -16,6 +16,7 @@ import torch
 from ..kernels.paged_attention import plan_attention
 from .batch import AWAITED, Batch, Draws, Span, SpanResult, StepResult
 from .device_errors import give_back_memory, is_fatal, is_out_of_memory
+from .device_sampler import sampler_on
 from .errors import InvalidRequest, OutOfMemory
 from .forward import ForwardInputs
 from .graphs import Graphs
@@ -24,7 +25,6 @@ from .models.config import LlamaConfig
 from .outcome import Outcome, launch_draws
 from .page_table import PageTable
 from .recorded_steps import RecordedSteps
-from .sampler import Sampler
 from .step_arrays import StepArrays
 from .upload import upload
 
@@ -100,7 +100,7 @@ class ModelRunner:
         self._kv = kv
         self._page_table = page_table
         self._device = device
-        self._sampler = Sampler.on(device, model.config.vocab_size)
+        self._sampler = sampler_on(device, model.config.vocab_size)
         self._last_tokens = torch.zeros(page_table.num_slots, dtype=torch.int64, device=device)
         self._recorded = None if recording is None else self._record(recording)
 

@@ -1,90 +1,25 @@
-"""From logits to tokens: bias, penalties, bitmasks, the draw, and the log-probabilities that were
-asked for.
-
-What is drawn and measured stays on the device until it is collected: `draw` and `measure` only
-launch.
+"""From logits to tokens in this memory: bias, penalties, bitmasks, the draw. `device_sampler.py` is
+the same for a device.
 
 Owns: the order of those steps. The arithmetic is `kernels`'; what a row wants stands in its
 `Sampling`.
 """
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Final, Self
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from ..constrained import GrammarState
 from ..kernels.apply_mask import apply_mask
-from ..kernels.logprobs import token_logprobs
 from ..kernels.sample import sample, uniforms
-from .arriving import Arriving
 from .batch import Penalties, Sampling
-from .mask_table import MaskTable
-from .masks import ban
-from .protocol import TokenLogprob
-
-_TABLE_ROWS: Final = 1024
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One token for each row, of a draw that may still be under way. tokens: int64 [R], on the
-    device."""
-
-    tokens: torch.Tensor
-    arriving: Arriving
-
-    @classmethod
-    def of(cls, tokens: torch.Tensor) -> Self:
-        return cls(tokens, Arriving.of(tokens))
-
-    def collect(self) -> list[int]:
-        """Waits for them."""
-        ids: list[int] = self.arriving.wait()[0].tolist()
-        return ids
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Log-probabilities that may still be under way: of `arriving`'s tokens and, for each, of the
-    `tops[e]` likeliest."""
-
-    tops: tuple[int, ...]
-    arriving: Arriving
-
-    def collect(self) -> tuple[TokenLogprob, ...]:
-        """One for each token, in order. Waits for them."""
-        if not self.tops:
-            return ()
-        tokens, of_tokens, top_ids, top_values = (
-            tensor.tolist() for tensor in self.arriving.wait()
-        )
-        entries = zip(tokens, of_tokens, self.tops, top_ids, top_values, strict=True)
-        return tuple(
-            TokenLogprob(token, logprob, tuple(zip(ids[:top], values[:top], strict=True)))
-            for token, logprob, top, ids, values in entries
-        )
+from .drawn import Drawn
+from .row_masks import RowMasks
 
 
 class Sampler:
-    """`table`: of masks that are on the device already; None: each step brings its own, as where
-    the logits are in this memory anyway."""
-
-    def __init__(self, vocab_size: int, table: MaskTable | None = None) -> None:
-        self._table = table
-        self._all = np.full(-(-vocab_size // 32), -1, dtype=np.int32)  # every token allowed
-        if vocab_size % 32:
-            self._all[-1] = (1 << vocab_size % 32) - 1
-
-    @classmethod
-    def on(cls, device: torch.device, vocab_size: int) -> Self:
-        """With a table where there is something to save by it."""
-        if device.type == "cpu":
-            return cls(vocab_size)
-        return cls(vocab_size, MaskTable(_TABLE_ROWS, -(-vocab_size // 32), device))
+    def __init__(self, vocab_size: int) -> None:
+        self._masks = RowMasks(vocab_size)
 
     def draw(self, logits: torch.Tensor, rows: Sequence[Sampling]) -> Drawn:
         """One token per row. logits: float32 [len(rows), vocab], not changed."""
@@ -103,73 +38,13 @@ class Sampler:
         )
         return Drawn.of(tokens)
 
-    def measure(
-        self,
-        logits: torch.Tensor,
-        rows: Sequence[int],
-        tokens: torch.Tensor,
-        tops: Sequence[int],
-    ) -> Measured:
-        """Log-probabilities of `tokens[e]` under row `rows[e]`, and of the `tops[e]` likeliest.
-
-        logits: float32 [N, vocab], as the model gave them; tokens: int64 [len(rows)], drawn ones on
-        their device, or known ones in this memory.
-        """
-        if not rows:
-            return Measured((), Arriving.of())
-        index = torch.tensor(rows, dtype=torch.int64).to(logits.device)
-        tokens = tokens.to(logits.device)
-        found = token_logprobs(logits, index, tokens, max(tops))
-        return Measured(tuple(tops), Arriving.of(tokens, *found))
-
     def _constrain(self, logits: torch.Tensor, rows: Sequence[Sampling]) -> None:
         limited = [row for row, s in enumerate(rows) if s.grammar is not None or s.banned]
         if not limited:
             return
-        wanted = [rows[row] for row in limited]
-        index = torch.tensor(limited, device=logits.device)
-        constrained = logits[index]
-        if self._table is None or len(wanted) > self._table.num_rows:
-            masks = torch.from_numpy(self._masks(wanted))
-            apply_mask(constrained, masks.to(logits.device))
-        else:
-            places = torch.tensor(self._places(self._table, wanted), device=logits.device)
-            apply_mask(constrained, self._table.rows, places)
-        logits[index] = constrained
-
-    def _masks(self, wanted: Sequence[Sampling]) -> NDArray[np.int32]:
-        masks = np.tile(self._all, (len(wanted), 1))
-        for mask, sampling in zip(masks, wanted, strict=True):
-            if sampling.grammar is not None:
-                sampling.grammar.fill_mask(mask, sampling.budget)
-            ban(mask, sampling.banned)
-        return masks
-
-    def _places(self, table: MaskTable, wanted: Sequence[Sampling]) -> list[int]:
-        """Where in the table each one's mask is: found there, or made and copied."""
-        places = [table.find(_row_number(s) or None) for s in wanted]
-        cold = [number for number, place in enumerate(places) if place is None]
-        if not cold:
-            return [place for place in places if place is not None]
-        masks = self._masks([wanted[number] for number in cold])
-        keys: dict[Hashable, list[int]] = {}  # which of `cold` have the same row
-        for at, number in enumerate(cold):  # what has been filled now has a number as well
-            keys.setdefault(_row_number(wanted[number]) or object(), []).append(at)
-        new = {key: same for key, same in keys.items() if table.find(key) is None}
-        if new:
-            table.put(list(new), masks[[same[0] for same in new.values()]])
-        for key, same in keys.items():
-            for at in same:
-                places[cold[at]] = table.find(key)
-        return [place for place in places if place is not None]
-
-
-def _row_number(sampling: Sampling) -> int:
-    """Names the row where the grammar alone decides, and has decided the same before."""
-    grammar = sampling.grammar
-    if sampling.banned or type(grammar) is not GrammarState:
-        return 0
-    return grammar.row_number(sampling.budget)
+        constrained = logits[limited]
+        apply_mask(constrained, torch.from_numpy(self._masks.filled([rows[r] for r in limited])))
+        logits[limited] = constrained
 
 
 def _adjust(logits: torch.Tensor, sampling: Sampling) -> None:

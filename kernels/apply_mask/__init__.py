@@ -2,7 +2,7 @@
 
 import torch
 
-from ..implementation import is_triton
+from .. import implementation
 from .torch_cpu import apply_mask_cpu
 
 
@@ -20,19 +20,19 @@ def apply_mask(
                 f"apply_mask: places must be int64 [{len(logits)}], got {places.dtype} "
                 f"{list(places.shape)}"
             )
-        masks = masks[places]
     if logits.dtype is not torch.float32 or masks.dtype is not torch.int32:
         raise TypeError(
             f"apply_mask: logits must be float32 and masks int32, got {logits.dtype}, {masks.dtype}"
         )
     rows, vocab = logits.shape
-    if masks.shape != (rows, (vocab + 31) // 32):
+    num_masks = rows if places is None else len(masks)
+    if masks.shape != (num_masks, (vocab + 31) // 32):
         raise ValueError(
             f"apply_mask: masks {tuple(masks.shape)} do not fit logits {tuple(logits.shape)}"
         )
-    if is_triton(logits):
+    if implementation.is_triton(logits):
         from .triton_kernel import apply_mask_triton
 
-        apply_mask_triton(logits, masks)
+        apply_mask_triton(logits, masks, places)
         return
-    apply_mask_cpu(logits, masks)
+    apply_mask_cpu(logits, masks if places is None else masks[places])

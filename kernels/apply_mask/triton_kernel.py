@@ -8,19 +8,23 @@ _BLOCK = 2_048
 
 
 @triton.jit
-def _kernel(logits, masks, vocab, num_words, row_stride, BLOCK: tl.constexpr):
+def _kernel(logits, masks, places, vocab, mask_stride, row_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
+    place = row
+    if places is not None:
+        place = tl.load(places + row)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = token < vocab
-    word = tl.load(masks + row * num_words + token // 32, mask=inside, other=-1)
+    word = tl.load(masks + place * mask_stride + token // 32, mask=inside, other=-1)
     forbidden = ((word >> (token % 32)) & 1) == 0
     tl.store(logits + row * row_stride + token, float("-inf"), mask=inside & forbidden)
 
 
-def apply_mask_triton(logits: torch.Tensor, masks: torch.Tensor) -> None:
-    """Shapes as in `apply_mask`; each row of logits is contiguous."""
+def apply_mask_triton(
+    logits: torch.Tensor, masks: torch.Tensor, places: torch.Tensor | None = None
+) -> None:
+    """Shapes as in `apply_mask`; each row of logits and of masks is contiguous."""
     rows, vocab = logits.shape
-    masks = masks.contiguous()
     if rows:
         grid = (rows, triton.cdiv(vocab, _BLOCK))
-        _kernel[grid](logits, masks, vocab, masks.shape[1], logits.stride(0), BLOCK=_BLOCK)
+        _kernel[grid](logits, masks, places, vocab, masks.stride(0), logits.stride(0), BLOCK=_BLOCK)

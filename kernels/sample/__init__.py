@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from .numpy_cpu import draw_row
 from .philox import uniforms
+from .rows import DrawRows
 
 if TYPE_CHECKING:  # the native sampler beside it runs in processes without torch
     import torch
 
-__all__ = ["sample", "uniforms"]
+__all__ = ["DrawRows", "draw", "sample", "uniforms"]
 
 
 def sample(
@@ -38,6 +39,7 @@ def sample(
     """
     import torch
 
+    from .. import implementation
     from .reference import draw_reference
 
     for name, values in (
@@ -54,6 +56,12 @@ def sample(
     if logits.dtype is not torch.float32:
         raise TypeError(f"sample: logits must be float32, got {logits.dtype}")
 
+    if implementation.is_triton(logits):
+        from .triton_kernel import draw_triton
+
+        return draw_triton(
+            logits, temperature.float(), top_k, top_p.float(), min_p.float(), uniforms=uniforms
+        )
     tokens = logits.argmax(dim=-1)
     drawn = torch.nonzero(temperature > 0).flatten()
     if not len(drawn):
@@ -66,3 +74,44 @@ def sample(
     for row, heat, k, p, floor, uniform in rows:
         tokens[row] = draw_row(logits[row].numpy(), int(tokens[row]), heat, k, p, floor, uniform)
     return tokens
+
+
+def draw(logits: torch.Tensor, rows: DrawRows) -> torch.Tensor:
+    """One token id for each row, int64 [R]: `sample` of the logits that each row's mask allows, by
+    the uniform number of its stream and position.
+
+    logits: fp32 [R, V], not changed. On a GPU nothing waits: what is launched depends on shapes,
+    and on which of the masks and the limits there are at all.
+    """
+    import torch
+
+    from .. import implementation
+
+    if logits.dtype is not torch.float32:
+        raise TypeError(f"draw: logits must be float32, got {logits.dtype}")
+    for name in ("temperature", "top_k", "top_p", "min_p", "streams", "positions", "places"):
+        column = getattr(rows, name)
+        if column is not None and column.shape != logits.shape[:1]:
+            raise ValueError(
+                f"draw: {name} is {tuple(column.shape)} for {logits.shape[0]} rows of logits"
+            )
+    if (rows.masks is None) != (rows.places is None):
+        raise ValueError("draw: masks and places come together")
+    if rows.masks is not None and rows.masks.shape[1:] != ((logits.shape[1] + 31) // 32,):
+        raise ValueError(
+            f"draw: masks {tuple(rows.masks.shape)} do not fit logits {tuple(logits.shape)}"
+        )
+    if implementation.is_triton(logits):
+        from .triton_kernel import draw_triton
+
+        return draw_triton(
+            *(logits, rows.temperature, rows.top_k, rows.top_p, rows.min_p),
+            streams=rows.streams,
+            positions=rows.positions,
+            masks=rows.masks,
+            places=rows.places,
+            limited=rows.is_limited,
+        )
+    from .reference import draw_rows_reference
+
+    return draw_rows_reference(logits, rows)

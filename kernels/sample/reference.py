@@ -1,6 +1,10 @@
-"""The definition of a draw in plain torch, also the path of devices without a faster one."""
+"""The definition of a draw in plain torch."""
 
 import torch
+
+from ..apply_mask import apply_mask
+from . import sample, uniforms
+from .rows import DrawRows
 
 
 def draw_reference(
@@ -30,3 +34,20 @@ def draw_reference(
     picks = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
     # Past the end only where nothing was finite.
     return torch.where(picks < vocab, picks, logits.argmax(dim=1))
+
+
+def draw_rows_reference(logits: torch.Tensor, rows: DrawRows) -> torch.Tensor:
+    """See `draw`; on the CPU."""
+    if rows.masks is not None and rows.places is not None:
+        limited = torch.nonzero(rows.places >= 0).flatten()
+        masked = logits[limited]
+        apply_mask(masked, rows.masks, rows.places[limited].long())
+        logits = logits.clone()
+        logits[limited] = masked
+    numbers = uniforms(
+        rows.streams.numpy().view("uint64").tolist(), rows.positions.numpy().view("uint64").tolist()
+    )
+    return sample(
+        *(logits, rows.temperature, rows.top_k.long(), rows.top_p, rows.min_p),
+        torch.from_numpy(numbers),
+    )

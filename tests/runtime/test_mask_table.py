@@ -12,6 +12,7 @@ from sapwood.constrained import CompiledGrammar, CompileLimits, JsonSchema, Rege
 from sapwood.constrained.lower import lower
 from sapwood.constrained.pushdown.native import library
 from sapwood.runtime.batch import Sampling
+from sapwood.runtime.device_sampler import DeviceSampler
 from sapwood.runtime.mask_table import MaskTable
 from sapwood.runtime.sampler import Sampler
 
@@ -57,7 +58,7 @@ def test_the_table_changes_no_token(
     """Each step: rows of (grammar or none, budget, whether tokens are banned)."""
     compiled = grammars()
     states = [grammar.start() for grammar in compiled]
-    plain, tabled = Sampler(257), Sampler(257, table(num_rows))
+    plain, tabled = Sampler(257), DeviceSampler(257, table(num_rows))
     generator = torch.Generator().manual_seed(len(steps))
     for number, step in enumerate(steps):
         rows = [
@@ -79,7 +80,7 @@ def test_warm_rows_are_not_copied() -> None:
         pytest.skip(str(unavailable))
     state = grammars()[2].start()
     kept = table(4)
-    sampler = Sampler(257, kept)
+    sampler = DeviceSampler(257, kept)
     for _ in range(10):
         rows = [row(state, 500, (), 0)._replace(temperature=0.0)] * 3
         token = sampler.draw(torch.zeros(3, 257), rows).collect()[0]

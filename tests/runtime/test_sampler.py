@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sapwood.runtime.batch import Penalties, Sampling
-from sapwood.runtime.protocol import TokenLogprob
+from sapwood.runtime.drawn import measure
 from sapwood.runtime.sampler import Sampler
 
 VOCAB = 40
@@ -73,20 +73,15 @@ def test_rows_are_independent() -> None:
     assert together == alone
 
 
-def measure(logits: torch.Tensor, tokens: list[int], tops: list[int]) -> tuple[TokenLogprob, ...]:
-    rows = list(range(len(tokens)))
-    return Sampler(logits.shape[1]).measure(logits, rows, torch.tensor(tokens), tops).collect()
-
-
 def test_logprobs_are_a_log_softmax() -> None:
     logits = torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 2.0]])
-    first, second = measure(logits, [1, 0], [2, 1])
+    first, second, third = measure(logits, [0, 1, 0], torch.tensor([1, 0, 2]), [2, 1, 9]).collect()
     norm = math.log(1 + math.e + math.e**3)
     assert first.logprob == pytest.approx(1 - norm)
-    assert first.top[0] == (2, pytest.approx(3 - norm))
+    assert first.top == ((2, pytest.approx(3 - norm)), (1, pytest.approx(1 - norm)))
     assert second.logprob == pytest.approx(-math.log(3)) and len(second.top) == 1
-    assert measure(logits, [1, 0], [9, 0])[0].top[2][0] == 0  # no more than there are
-    assert measure(logits, [], []) == ()
+    assert third.top[2][0] == 0 and len(third.top) == 3  # no more than there are
+    assert measure(logits, [], torch.empty(0), []).collect() == ()
 
 
 def test_draws_change_no_logits() -> None:

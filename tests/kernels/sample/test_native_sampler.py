@@ -18,6 +18,7 @@ from sapwood.kernels.sample import native_cpu, sample, uniforms
 from sapwood.kernels.sample.native_cpu import Bias, Limits, Masks, Penalties, Ragged
 from sapwood.runtime.batch import Penalties as RowPenalties
 from sapwood.runtime.batch import Sampling
+from sapwood.runtime.drawn import measure
 from sapwood.runtime.native_sampler import NativeSampler
 from sapwood.runtime.sampler import Sampler
 
@@ -315,10 +316,9 @@ def test_logprobs_are_of_the_logits_as_given(vocab: int) -> None:
             assert report is None
             continue
         assert report is not None and report.token_id == token
-        measured = Sampler(vocab).measure(
+        (wanted,) = measure(
             torch.from_numpy(logits), [row], torch.tensor([token]), [tops[row]]
-        )
-        (wanted,) = measured.collect()
+        ).collect()
         assert report.logprob == pytest.approx(wanted.logprob, abs=2e-6)
         assert [t for t, _ in report.top] == [t for t, _ in wanted.top]
         assert [p for _, p in report.top] == pytest.approx([p for _, p in wanted.top], abs=2e-6)
