@@ -146,7 +146,6 @@ class Placement:
         request.pages = []
         request.num_tree_pages = 0
         request.num_computed = request.num_launched = 0
-        request.draw_end = -1
 
     def _num_pages(self, num_tokens: int) -> int:
         return -(-num_tokens // self._page_size)

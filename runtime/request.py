@@ -52,7 +52,6 @@ class Request:
     num_written_pages: int = 0  # entries of the page table that are up to date
     num_computed: int = 0
     num_launched: int = 0  # more than computed only while a step is in flight
-    draw_end: int = -1  # tokens before the last draw that was launched
 
     # Output.
     output_bytes: bytearray = field(default_factory=bytearray)  # end-of-text left out
@@ -108,7 +107,7 @@ class Request:
     @property
     def is_drawing(self) -> bool:
         """Is a draw of the token after all of `tokens` in flight?"""
-        return self.draw_end >= len(self.tokens)
+        return self.finish is None and self.num_launched >= len(self.tokens)
 
     @property
     def may_follow(self) -> bool:

@@ -154,21 +154,17 @@ class Scheduler:
         self._admit_waiting(plan)
         drafts = self._draft(plan)
         spans = tuple(
-            self._span(request, count, drafts.get(request.id, ())) for request, count in plan.parts
+            make_span(request, count, self._eos_ids, drafts.get(request.id, ()))
+            for request, count in plan.parts
         )
+        for request, count in plan.parts:
+            request.num_launched += count
         writes = [
             write for request, _ in plan.parts for write in self._placement.page_writes(request)
         ]
         if spans:
-            self._flights.launch(request for request, _ in plan.parts)
+            self._flights.launch([request for request, _ in plan.parts])
         return Batch(spans, tuple(plan.copies), tuple(writes))
-
-    def _span(self, request: Request, count: int, drafts: Sequence[Draft]) -> Span:
-        span = make_span(request, count, self._eos_ids, drafts)
-        request.num_launched += count
-        if span.samplings:
-            request.draw_end = request.num_launched
-        return span
 
     def draws(self, batch: Batch) -> Draws:
         """How to choose the tokens of the step that was planned last, asked after the one before it
@@ -216,9 +212,11 @@ class Scheduler:
         False, with nothing planned, where they do and a step is in flight: its end may give pages
         back, and what it computes of the others is not to be lost.
         """
-        count = self._count(request, plan.budget)
+        count = min(request.target - request.num_launched, plan.budget)
         if count <= 0:
-            return True
+            if not (request.is_drawing and request.may_follow):
+                return True
+            count = 1  # the token that is being drawn
         while not self._placement.grow(request, request.num_launched + count):
             if self._flights:
                 return False
@@ -228,13 +226,6 @@ class Scheduler:
                 return True
         self._plan(plan, request, count)
         return True
-
-    @staticmethod
-    def _count(request: Request, budget: int) -> int:
-        """How many of its next tokens to compute: known ones, or the one that is being drawn."""
-        if request.is_drawing:
-            return min(int(request.may_follow), budget)
-        return min(request.target - request.num_launched, budget)
 
     def _plan(self, plan: _Plan, request: Request, count: int) -> None:
         plan.parts.append((request, count))
@@ -328,7 +319,8 @@ class Scheduler:
             request.num_probed += max(known_end - request.next_probe, 0)
             if not self._append(request, drafts, outcome):
                 continue
-            request.num_launched = max(request.num_launched, request.num_computed)
+            if request.num_launched < request.num_computed:  # drafts proved right
+                request.num_launched = request.num_computed
             self._placement.commit(request)
             if drafts:
                 self._placement.trim(request)
