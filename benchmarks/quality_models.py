@@ -14,12 +14,13 @@ from sapwood.kernels.paged_attention import plan_attention
 from sapwood.runtime.config import ComputeDtype, KvDtype
 from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
+from sapwood.runtime.machine import num_cores
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.native_llama import load_native, step_shape
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import open_checkpoint
-from sapwood.runtime.native_backend import choose_kv_format, num_cores
+from sapwood.runtime.native_backend import choose_kv_format
 
 PAGE_SIZE = 16
 

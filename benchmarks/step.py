@@ -30,10 +30,10 @@ from sapwood.kernels.llama_step import (
     WeightFormat,
 )
 from sapwood.runtime.config import ComputeDtype, resolve_dtype
+from sapwood.runtime.machine import num_cores
 from sapwood.runtime.models.native_llama import load_native, step_shape
 from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.models.weights import open_checkpoint
-from sapwood.runtime.native_backend import num_cores
 
 PAGE_SIZE, BEHIND, PROMPT, CHUNK, WIDTH = 16, 256, 1024, 512, 80
 STREAMS = (1, 8, 32)

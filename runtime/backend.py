@@ -87,3 +87,11 @@ class Backend(Protocol):
     def build(self, resolved: ResolvedConfig) -> Runner:
         """Allocate the KV cache and the page table. Called once."""
         ...
+
+    def check(self) -> None:
+        """Raises EngineDied where what computes is gone."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all there is; of the runner too. The last call."""
+        ...

@@ -83,18 +83,24 @@ class DeviceOptions:
     yes). `deterministic`: the work of a request is cut as it would be were it alone; without, by
     how much there is of all. (In neither case do the library's matrix products promise equal bits
     for every number of rows.)
+
+    `tensor_parallel`: how many GPUs compute the model together, each holding its share of every
+    layer; with device cpu, how many processes (through torch: for tests, native code is faster).
     """
 
     device: Device = "auto"
     memory_fraction: float | None = None
     cuda_graphs: bool | None = None
     deterministic: bool = True
+    tensor_parallel: int = 1
 
     @property
     def given(self) -> dict[str, object]:
-        """The options for a GPU that are not as they would be without a word."""
+        """The options for a GPU alone that are not as they would be without a word."""
         default = DeviceOptions()
-        names = [each.name for each in fields(self) if each.name != "device"]
+        names = [
+            each.name for each in fields(self) if each.name not in ("device", "tensor_parallel")
+        ]
         found = {name: getattr(self, name) for name in names}
         return {n: value for n, value in found.items() if value != getattr(default, n)}
 
@@ -111,6 +117,7 @@ class EngineConfig:
         _fraction("memory_fraction", self.device.memory_fraction)
         _flag("cuda_graphs", self.device.cuda_graphs, optional=True)
         _flag("deterministic", self.device.deterministic)
+        _positive("tensor_parallel", self.device.tensor_parallel)
         _choice("dtype", self.model.dtype, get_args(Dtype))
         _choice("kv_dtype", self.cache.kv_dtype, get_args(KvDtype))
         _choice("policy", self.schedule.policy, ("fcfs", "lpm"))

@@ -30,6 +30,12 @@ def choose_device(options: DeviceOptions) -> ComputeDevice:
             raise InvalidRequest(f"device: cuda cannot be used: {obstacle}", field="device")
         if has_driver():
             _log.warning("the engine runs on the CPU: %s", obstacle)
+    if options.tensor_parallel > 1 and options.device != "cpu":
+        raise InvalidRequest(
+            f"tensor_parallel: {options.tensor_parallel}: for GPUs, and this machine has none that "
+            "can be used; with device cpu as many processes compute, through torch",
+            field="tensor_parallel",
+        )
     for name in options.given:
         message = f"{name}: for a GPU, and this engine runs on the CPU"
         raise InvalidRequest(message, field=name)

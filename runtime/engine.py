@@ -78,6 +78,7 @@ class Engine:
         memory_fraction: float | None = DeviceOptions.memory_fraction,
         cuda_graphs: bool | None = DeviceOptions.cuda_graphs,
         deterministic: bool = DeviceOptions.deterministic,
+        tensor_parallel: int = DeviceOptions.tensor_parallel,
         chat_template_name: str | None = None,
     ) -> None:
         """Raises ModelError or InvalidRequest, one clear line each."""
@@ -93,7 +94,7 @@ class Engine:
             ScheduleOptions(
                 token_budget, max_running, max_waiting, policy, jump_forward, max_drafts
             ),
-            DeviceOptions(device, memory_fraction, cuda_graphs, deterministic),
+            DeviceOptions(device, memory_fraction, cuda_graphs, deterministic, tensor_parallel),
         )
         template = None if chat_template_name is None else get_chat_template(chat_template_name)
         path = resolve_model(config.model.model)

@@ -6,14 +6,13 @@ the end of the socket. Knows no text: the parent tokenizes.
 
 import importlib
 import os
-import pickle
 import sys
 import threading
 import time
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from .errors import EngineError
+from .child import portable
 from .shell import Inbox, Loop, serve
 from .wire import Boot, Died, Failed, FromEngine, Ready
 
@@ -28,7 +27,7 @@ def main(fd: int) -> None:
     except EOFError:  # the parent is gone already
         return
     except Exception as error:
-        _send(connection, Died(_portable(error)))
+        _send(connection, Died(portable(error)))
         return
     inbox = Inbox()
     reader = threading.Thread(target=_read, args=(connection, inbox), daemon=True)
@@ -36,7 +35,7 @@ def main(fd: int) -> None:
     reader.start()
     death = serve(loop, inbox, lambda messages: _emit(connection, messages))
     if isinstance(death.__cause__, Exception):
-        _send(connection, Died(_portable(death.__cause__)))
+        _send(connection, Died(portable(death.__cause__)))
 
 
 def _build(boot: Boot) -> Loop:
@@ -60,7 +59,7 @@ def _emit(connection: "Connection[Any, Any]", messages: list[FromEngine]) -> Non
     _send(
         connection,
         [
-            Failed(message.id, _portable(message.error)) if isinstance(message, Failed) else message
+            Failed(message.id, portable(message.error)) if isinstance(message, Failed) else message
             for message in messages
         ],
     )
@@ -71,17 +70,6 @@ def _send(connection: "Connection[Any, Any]", message: object) -> None:
         connection.send(message)
     except OSError:
         pass  # the parent is gone; the reader sees it too and ends this process
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself where it survives a pickle, else an EngineError that tells of it."""
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copy = None
-    if type(copy) is type(error) and str(copy) == str(error):
-        return error
-    return EngineError(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class EngineLoop:
         info: EngineInfo,
         admission: Admission,
         scheduler: Scheduler,
+        backend: Backend,
         runner: Runner,
         cache: PrefixCache,
         compiler: GrammarCompiler,
@@ -58,6 +59,7 @@ class EngineLoop:
         self.info = info
         self._admission = admission
         self._scheduler = scheduler
+        self._backend = backend
         self._runner = runner
         self._cache = cache
         self._compiler = compiler
@@ -127,6 +129,7 @@ class EngineLoop:
         if action == "check_integrity":
             self._scheduler.check_integrity()
             return {"ok": True}
+        self._backend.check()
         return self._stats()
 
     def _stats(self) -> dict[str, Any]:
@@ -153,8 +156,11 @@ class EngineLoop:
 
     def close(self) -> None:
         self._compiler.close()
-        if self._in_flight is not None:  # the device is not left at work on what is torn down
-            self._in_flight[1].collect()
+        try:
+            if self._in_flight is not None:  # the device is not left at work on what is torn down
+                self._in_flight[1].collect()
+        finally:
+            self._backend.close()
 
 
 def build_loop(config: EngineConfig, files: TokenizerFiles | None = None) -> EngineLoop:
@@ -165,45 +171,66 @@ def build_loop(config: EngineConfig, files: TokenizerFiles | None = None) -> Eng
     if files is None:
         files = load_tokenizer(path)
     backend = choose_backend(path, config)
-    resolved = resolve(
-        config,
-        dtype=backend.dtype,
-        checkpoint_context=backend.config.context_length,
-        bytes_per_token=backend.bytes_per_token,
-        free_bytes=backend.free_bytes(resolve_schedule(config.schedule, backend.device)),
-        device=backend.device,
-    )
-    return assemble(backend, files, resolved)
+    try:
+        resolved = resolve(
+            config,
+            dtype=backend.dtype,
+            checkpoint_context=backend.config.context_length,
+            bytes_per_token=backend.bytes_per_token,
+            free_bytes=backend.free_bytes(resolve_schedule(config.schedule, backend.device)),
+            device=backend.device,
+        )
+        return assemble(backend, files, resolved)
+    except BaseException:
+        backend.close()
+        raise
 
 
 def choose_backend(path: Path, config: EngineConfig) -> Backend:
     """Load the model where this machine computes it fastest: on its GPU, or in native code, or in
     torch where neither can be had, which one line says. Raises ModelError; InvalidRequest where an
     option does not go with the device."""
-    if choose_device(config.device) == "cuda":
+    device = choose_device(config.device)
+    if device == "cpu":
+        _refuse_fp8(config)
+    if config.device.tensor_parallel > 1:
+        if device == "cpu":
+            _refuse_small_integers(config, "several processes compute through torch")
+        from .parallel.backend import ParallelBackend
+
+        return ParallelBackend.load(path, config, device)
+    if device == "cuda":
         from .torch_backend import TorchBackend
 
         return TorchBackend.load(path, config, "cuda")
-    for name, value in (("dtype", config.model.dtype), ("kv_dtype", config.cache.kv_dtype)):
-        if value == "fp8":
-            raise InvalidRequest(
-                f"{name}: fp8 is for a GPU, and this engine runs on the CPU", field=name
-            )
     from .native_backend import NativeBackend
 
     try:
         return NativeBackend.load(path, config)
     except NativeUnavailable as error:
         reason = str(error)
-    dtype = config.model.dtype
-    if dtype in ("int8", "q4"):
-        raise InvalidRequest(
-            f"dtype: {dtype} is for native code, and there is none: {reason}", field="dtype"
-        )
+    _refuse_small_integers(config, f"there is none: {reason}")
     _log.warning("no native code (%s): torch computes, several times slower", reason)
     from .torch_backend import TorchBackend
 
     return TorchBackend.load(path, config, "cpu")
+
+
+def _refuse_fp8(config: EngineConfig) -> None:
+    for name, value in (("dtype", config.model.dtype), ("kv_dtype", config.cache.kv_dtype)):
+        if value == "fp8":
+            raise InvalidRequest(
+                f"{name}: fp8 is for a GPU, and this engine runs on the CPU", field=name
+            )
+
+
+def _refuse_small_integers(config: EngineConfig, reason: str) -> None:
+    """As weights, which torch doesn't multiply on a CPU."""
+    dtype = config.model.dtype
+    if dtype in ("int8", "q4"):
+        raise InvalidRequest(
+            f"dtype: {dtype} on a CPU is for native code, and {reason}", field="dtype"
+        )
 
 
 def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) -> EngineLoop:
@@ -238,6 +265,7 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
         scheduler=Scheduler(
             *(cache, compiler, advancer, schedule, files.eos_ids), backend.row_cost
         ),
+        backend=backend,
         runner=runner,
         cache=cache,
         compiler=compiler,

@@ -4,7 +4,6 @@ Owns: what a dtype means here, and how many threads compute.
 """
 
 import logging
-import os
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,7 +18,7 @@ from .config import (
     resolve_dtype,
 )
 from .errors import InvalidRequest
-from .machine import bfloat16_is_fast, free_memory
+from .machine import bfloat16_is_fast, free_memory, num_cores
 from .models.config import LlamaConfig
 from .models.native_llama import load_native, native_obstacle, step_shape
 from .models.weights import Checkpoint, is_kept_quantized, open_checkpoint
@@ -100,6 +99,12 @@ class NativeBackend:
         )
         return NativeRunner(step, table, self._threads)
 
+    def check(self) -> None:
+        """It computes in this process."""
+
+    def close(self) -> None:
+        self._checkpoint.close()
+
     def _shape(self, num_pages: int) -> StepShape:
         return step_shape(
             self.config,
@@ -122,10 +127,3 @@ def choose_kv_format(kv_dtype: KvDtype, dtype: ComputeDtype) -> KvFormat:
             field="kv_dtype",
         )
     return KvFormat.FLOAT32
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

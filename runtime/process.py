@@ -4,16 +4,14 @@ Owns: the child and this end of its socket. The text is made here: only token id
 """
 
 import logging
-import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
+from .child import ending, spawn
 from .errors import EngineDied, EngineError
 from .protocol import EngineInfo
 from .routed import RoutedClient
@@ -47,7 +45,7 @@ class _EngineChild:
         self._sending = threading.Lock()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _spawn(theirs.fileno())
+            self._process = spawn(f"{__package__}.engine_process", theirs.fileno())
         self.pid = self._process.pid
         self._connection: Connection[Any, Any] = Connection(ours.detach())
         self._reader: threading.Thread | None = None
@@ -117,31 +115,4 @@ class _EngineChild:
         on_death(death)
 
     def _ending(self) -> str:
-        """How the child ended, in words."""
-        try:
-            code = self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            return "the engine process closed its socket"
-        if code >= 0:
-            return f"the engine process ended with exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = "unknown"
-        return f"the engine process was killed by signal {-code} ({name})"
-
-
-def _spawn(fd: int) -> "subprocess.Popen[bytes]":
-    """A child that inherits this descriptor and finds the same modules as its parent.
-
-    In a session of its own, a Ctrl-C in the terminal does not reach it: the parent decides.
-    """
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return subprocess.Popen(
-        # -P: nothing in the working directory may stand before the parent's modules.
-        [sys.executable, "-P", "-m", f"{__package__}.engine_process", str(fd)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        pass_fds=(fd,),
-        start_new_session=True,
-    )
+        return ending(self._process, "the engine process", _GRACE)

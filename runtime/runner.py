@@ -24,6 +24,7 @@ from .kv_cache import KVCache
 from .models.config import LlamaConfig
 from .outcome import Outcome, launch_draws
 from .page_table import PageTable
+from .parallel.group import ALONE, Group
 from .recorded_steps import RecordedSteps
 from .step_arrays import StepArrays
 from .upload import upload
@@ -81,7 +82,9 @@ class Recording:
 
 class ModelRunner:
     """`overlaps`: see `Runner`; `deterministic`: see `DeviceOptions`. `recording`: None launches
-    every step anew."""
+    every step anew. `group`: the ranks that compute the model together, each with a runner that is
+    told the same batches. They wait for each other within a step: there a forward that fails is the
+    end."""
 
     def __init__(
         self,
@@ -93,9 +96,11 @@ class ModelRunner:
         overlaps: bool,
         deterministic: bool = True,
         recording: Recording | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.overlaps = overlaps
         self._deterministic = deterministic
+        self._group = group
         self._model = model
         self._kv = kv
         self._page_table = page_table
@@ -118,7 +123,7 @@ class ModelRunner:
             )
         except Exception as error:
             message = f"steps of this model cannot be recorded: {error}"
-            if recording.is_required:
+            if recording.is_required or self._group.size > 1:  # all ranks replay, or none
                 raise InvalidRequest(f"cuda_graphs: {message}", field="cuda_graphs") from error
             _log.warning("%s; their kernels are launched one by one", message)
             return None
@@ -148,7 +153,7 @@ class ModelRunner:
             logits = self._logits(arrays) if replayed is None else replayed
             return (_Part(spans, rows, logits),)
         except Exception as error:
-            if is_fatal(error):
+            if self._group.size > 1 or is_fatal(error):
                 raise
             if len(spans) == 1:
                 return (_Part(spans, rows, self._failure(spans[0], error)),)
@@ -171,7 +176,7 @@ class ModelRunner:
         try:
             return self._model.forward(self._inputs(arrays), self._kv)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if self._group.size > 1 or not is_out_of_memory(error):
                 raise
             give_back_memory(self._device)
             if arrays.num_rows > 1 or arrays.num_tokens == 1:

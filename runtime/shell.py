@@ -119,6 +119,8 @@ def _handle(loop: Loop, message: ToEngine) -> list[FromEngine]:
     elif isinstance(message, Control):
         try:
             return [ControlResult(message.id, loop.control(message.action))]
+        except EngineDied:
+            raise
         except Exception as error:
             # A failed check or flush is its caller's news; the requests go on.
             return [Failed(message.id, error)]

@@ -35,6 +35,8 @@ from .models.matrices import matrices_of
 from .models.torch_tensors import TorchTensors
 from .models.weights import is_kept_quantized, open_checkpoint
 from .page_table import PageTable
+from .parallel.checkpoint import ShardedCheckpoint
+from .parallel.group import ALONE, Group
 from .recorded_steps import MAX_TOKENS, kept_bytes
 from .runner import Model, ModelRunner, Recording
 from .speculation import GPU_ROW_COST, TORCH_ROW_COST
@@ -74,7 +76,8 @@ class Gpu:
 
 class TorchBackend:
     """See `Backend`. `dtype`: of the model's weights; `kv_dtype` auto: the cache holds what the
-    model computes with. `gpu`: None on a CPU."""
+    model computes with. `gpu`: None on a CPU. `group`: the ranks that compute the model together;
+    this is what one of them does."""
 
     def __init__(
         self,
@@ -82,7 +85,9 @@ class TorchBackend:
         dtype: ComputeDtype,
         gpu: Gpu | None = None,
         kv_dtype: KvDtype = "auto",
+        group: Group = ALONE,
     ) -> None:
+        self._group = group
         self.config = model.config
         self._kv_dtype = _KV_DTYPES.get(kv_dtype, model.dtype)
         self.dtype = dtype
@@ -92,25 +97,28 @@ class TorchBackend:
         self._device = model.device
 
     @classmethod
-    def load(cls, path: Path, config: EngineConfig, device: ComputeDevice) -> Self:
-        """Read the checkpoint, tensor by tensor to the device. Raises ModelError; InvalidRequest
-        where the device has no such dtype."""
+    def load(
+        cls, path: Path, config: EngineConfig, device: ComputeDevice, group: Group = ALONE
+    ) -> Self:
+        """Read the checkpoint, tensor by tensor to the device; as one of several ranks, this one's
+        slices of it. Raises ModelError; InvalidRequest where the device has no such dtype."""
         options = config.model
         if config.cache.kv_dtype == "fp8":
             check_fp8("kv_dtype", *_gpu())
         if options.num_threads is not None:
             torch.set_num_threads(options.num_threads)
         fast = device == "cuda" or bfloat16_is_fast()
-        with open_checkpoint(path) as checkpoint:
+        with open_checkpoint(path) as whole:
             # On a CPU without native code nothing multiplies by small integers.
-            keeps = device == "cuda" and is_kept_quantized(checkpoint)
+            keeps = device == "cuda" and is_kept_quantized(whole)
             dtype = resolve_dtype(options.dtype, bfloat16_is_fast=fast, keeps_quantized=keeps)
             if dtype == "fp8":
                 check_fp8("dtype", *_gpu())
-            matrices = matrices_of(dtype, checkpoint)
-            model = LlamaModel.load(TorchTensors(checkpoint), _floats(dtype), device, matrices)
+            mine = whole if group.size == 1 else ShardedCheckpoint.of(whole, group.rank, group.size)
+            matrices = matrices_of(dtype, mine)
+            model = LlamaModel.load(TorchTensors(mine), _floats(dtype), device, matrices, group)
         gpu = Gpu.of(model.device, config.device) if device == "cuda" else None
-        return cls(model, dtype, gpu, config.cache.kv_dtype)
+        return cls(model, dtype, gpu, config.cache.kv_dtype, group)
 
     def free_bytes(self, schedule: ScheduleOptions) -> int:
         """On a GPU: measured, by computing the largest step."""
@@ -193,7 +201,14 @@ class TorchBackend:
             overlaps=self._gpu is not None,
             deterministic=self._gpu is None or self._gpu.options.deterministic,
             recording=recording,
+            group=self._group,
         )
+
+    def check(self) -> None:
+        """It computes in this process."""
+
+    def close(self) -> None:
+        """It holds memory alone."""
 
 
 def _floats(dtype: ComputeDtype) -> torch.dtype:

@@ -30,9 +30,10 @@ ANYONE = {"_native"}  # compiles and loads C++ sources; standard library only
 TORCH = {"kernels": "anywhere", "server": "lazily"}
 TORCH_BACKEND = [  # the only part of the runtime that computes with torch
     f"runtime/{name}.py"
-    for name in "arriving device_errors device_memory device_sampler drawn forward graphs "
-    "kv_cache mask_table models/layers models/llama models/matrices models/torch_tensors outcome "
-    "recorded_steps runner sampler torch_backend upload".split()
+    for name in "arriving device_errors device_memory device_sampler drawn forward graphs kv_cache "
+    "mask_table models/layers models/llama models/matrices models/torch_tensors outcome "
+    "parallel/backend parallel/collectives parallel/group parallel/rank recorded_steps "
+    "runner sampler torch_backend upload".split()
 ]
 TORCH_LAZILY = [
     "runtime/tokenizer.py",  # transformers, to convert an older tokenizer

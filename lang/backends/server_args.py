@@ -24,6 +24,7 @@ _FLAGS: Final = {
     "num_threads": "--threads",
     "device": "--device",
     "mem_fraction_static": "--memory-fraction",
+    "tp_size": "--tensor-parallel",
 }
 
 
@@ -45,6 +46,7 @@ class ServerArgs:
     num_threads: int | None = None
     device: str = "auto"
     mem_fraction_static: float | None = None
+    tp_size: int = 1
 
     @classmethod
     def of(cls, *args: Any, **options: Any) -> Self:

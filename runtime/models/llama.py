@@ -1,7 +1,9 @@
 """The Llama family as one forward pass over the kernels: Llama, SmolLM2, Qwen2, Qwen3, Mistral.
 
 Owns: the weights on the device and the order of the ops. Knows no request, no page table and no
-file format; keys and values go where the inputs say.
+file format; keys and values go where the inputs say. Where several ranks compute a model together,
+this is what one of them computes: its heads and inner columns, summed with the others' twice a
+layer.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from ...kernels.rotary import RotaryAngles
 from ...kernels.rotate_store import HeadNorms, rotate_and_store
 from ..forward import ForwardInputs
 from ..kv_cache import KVCache
+from ..parallel.group import ALONE, Group
 from .config import LlamaConfig
 from .layers import Embedding, Head, Linear, fuse
 from .matrices import FLOATS, Matrices, Matrix
@@ -56,6 +59,7 @@ class LlamaModel:
         layers: tuple[_Layer, ...],
         norm: torch.Tensor,
         head: Head,
+        group: Group = ALONE,
     ) -> None:
         self.config = config
         self.dtype = norm.dtype
@@ -64,6 +68,7 @@ class LlamaModel:
         self._layers = layers
         self._norm = norm
         self._head = head
+        self._group = group
         frequencies, scale = rope_frequencies(config.head_dim, config.rope)
         self._angles = RotaryAngles(frequencies, scale, self.device)
 
@@ -74,9 +79,11 @@ class LlamaModel:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         matrices: Matrices = FLOATS,
+        group: Group = ALONE,
     ) -> Self:
         """Read every tensor once, in `dtype`, matrices in the form that `matrices` gives them. The
-        checkpoint's own errors pass through."""
+        checkpoint's own errors pass through. One of several ranks: a checkpoint with the slices of
+        this one (see `parallel.checkpoint`)."""
         config = checkpoint.config
 
         def read(name: str) -> torch.Tensor:
@@ -117,7 +124,7 @@ class LlamaModel:
             head = Head(embedding, pack=embedding.nbytes <= _MAX_SECOND_EMBEDDING)
         else:
             head = Head(matrix("lm_head.weight"))
-        return cls(config, embedding, layers, norm, head)
+        return cls(config, embedding, layers, norm, head, group)
 
     @classmethod
     def random(
@@ -151,6 +158,8 @@ class LlamaModel:
         with this config's group and `sliding_window`.
         """
         eps = self.config.rms_eps
+        # Where steps overlap, rank 0 alone knows what was drawn last.
+        self._group.broadcast(inputs.token_ids)
         # The sum over the layers stays in fp32: in bf16 it alone would double the logits' error.
         total = self._embedding(inputs.token_ids)
         angles = self._angles.at(inputs.positions)
@@ -163,9 +172,11 @@ class LlamaModel:
                 total, attended = total[inputs.logit_rows], attended[inputs.logit_rows]
                 if not len(inputs.logit_rows):
                     return total.new_empty((0, self.config.vocab_size))
-            hidden = add_rms_norm(layer.output(attended), total, layer.mlp_norm, eps)
-            added = layer.down(gated_activation(layer.gate_up(hidden)))
-        return self._head(_normed(added, total, self._norm, eps))
+            added = self._group.all_reduce(layer.output(attended))
+            hidden = add_rms_norm(added, total, layer.mlp_norm, eps)
+            added = self._group.all_reduce(layer.down(gated_activation(layer.gate_up(hidden))))
+        logits = self._head(_normed(added, total, self._norm, eps))
+        return self._group.all_gather(logits, self.config.vocab_size)
 
     def _attend(
         self,

@@ -96,6 +96,14 @@ def add_engine_options(parser: ArgumentParser) -> None:
         default=DeviceOptions.deterministic,
         help="on the GPU, cut a request's work as if it were alone (default: yes)",
     )
+    group.add_argument(
+        "--tensor-parallel",
+        type=int,
+        default=DeviceOptions.tensor_parallel,
+        metavar="N",
+        help="GPUs that compute the model together, each holding its share of every layer "
+        "(default: %(default)s; with --device cpu: processes, for tests)",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="threads that compute")
 
 
@@ -106,7 +114,11 @@ def engine_config(args: Namespace) -> EngineConfig:
         cache=CacheOptions(args.max_tokens_in_cache, kv_dtype=args.kv_dtype),
         schedule=ScheduleOptions(max_drafts=args.max_drafts),
         device=DeviceOptions(
-            args.device, args.memory_fraction, args.cuda_graphs, args.deterministic
+            args.device,
+            args.memory_fraction,
+            args.cuda_graphs,
+            args.deterministic,
+            args.tensor_parallel,
         ),
     )
     tokens, page = config.cache.max_tokens, config.cache.page_size

@@ -158,6 +158,12 @@ class Overlapping(TorchBackend):
 
 
 @pytest.fixture(scope="session")
+def drive() -> Callable[[EngineLoop], Driver]:
+    """drive(loop) -> Driver, of a loop that is the test's own."""
+    return Driver
+
+
+@pytest.fixture(scope="session")
 def tiny_model() -> LlamaModel:
     torch.set_num_threads(1)
     return LlamaModel.random(CONFIG, torch.float32, seed=7)

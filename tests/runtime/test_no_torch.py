@@ -45,6 +45,9 @@ class Backend:
         self.batch = batch
         raise KeyboardInterrupt  # a step was planned: what follows is the backend's
 
+    def close(self):
+        pass
+
 
 backend = Backend()
 resolved = resolve(
