@@ -2,7 +2,6 @@
 waited for, and what goes there goes in few copies. The kernels are not computed here."""
 
 from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from sapwood.kernels import implementation
 from sapwood.runtime.batch import AWAITED, Batch, PageCopy, PageWrite, Sampling, Span
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
+from sapwood.runtime.models.matrices import FLOATS, Float8, Integers, Matrices
 from sapwood.runtime.models.weights import expected_shapes
 from sapwood.runtime.page_table import PageTable
 from sapwood.runtime.runner import ModelRunner, Recording
@@ -63,40 +63,58 @@ class Zeros:
 
 
 @pytest.fixture
-def runner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def triton_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ops go the way of Triton, whose kernels then do nothing."""
     interpreter = pytest.importorskip("triton.runtime.interpreter")
     if torch.cuda.is_available():
         pytest.skip("Triton is not interpreted here")
     monkeypatch.setattr(implementation, "is_triton", lambda x: True)
     monkeypatch.setattr(interpreter.GridExecutor, "__call__", lambda self, *args, **kwargs: None)
-    model = LlamaModel.load(Zeros(), torch.float32, "meta")
-    kv = KVCache(
-        *(CONFIG.num_layers, 8, 16, CONFIG.num_kv_heads, CONFIG.head_dim), torch.float32, "meta"
-    )
-    graphs = Watched()
-    recording = Recording(graphs, 64, 3, is_required=True) if request.param else None
-    made = ModelRunner(
+
+
+def runner(
+    graphs: Watched | None = None,
+    matrices: Matrices = FLOATS,
+    dtype: torch.dtype = torch.float32,
+    kv_dtype: torch.dtype = torch.float32,
+) -> ModelRunner:
+    model = LlamaModel.load(Zeros(), dtype, "meta", matrices)
+    heads = (CONFIG.num_kv_heads, CONFIG.head_dim)
+    kv = KVCache(CONFIG.num_layers, 8, 16, *heads, kv_dtype, "meta")
+    recording = Recording(graphs, 64, 3, is_required=True) if graphs is not None else None
+    return ModelRunner(
         *(model, kv, PageTable(4, 8, 16), torch.device("meta")), overlaps=True, recording=recording
     )
-    yield made, graphs
 
 
-@pytest.mark.parametrize("runner", [True], indirect=True)
-def test_a_recorded_step_stays_on_the_device(runner: tuple[ModelRunner, Watched]) -> None:
-    recorded = runner[1].recorded
-    assert len(recorded) > 3
-    for watch in recorded:
-        assert {devices for _, devices in watch.ops if devices} == {frozenset({"meta"})}
-        names = {name for name, _ in watch.ops}
-        assert not {"aten._local_scalar_dense.default", "aten.nonzero.default"} & names
-        linears = sum(name == "aten.linear.default" for name, _ in watch.ops)
-        assert linears == 4 * CONFIG.num_layers + 1
+FORMS: list[tuple[Matrices, torch.dtype, torch.dtype]] = [
+    (FLOATS, torch.float32, torch.float32),
+    (FLOATS, torch.bfloat16, torch.int8),
+    (Integers(None, 8), torch.bfloat16, torch.bfloat16),
+    (Integers(None, 4), torch.bfloat16, torch.float8_e4m3fn),
+    (Float8(), torch.bfloat16, torch.bfloat16),
+]
 
 
-@pytest.mark.parametrize(("runner", "most"), [(True, 2), (False, 2)], indirect=["runner"])
-def test_a_launch_goes_to_the_device_in_two_copies(
-    runner: tuple[ModelRunner, Watched], most: int
+@pytest.mark.usefixtures("triton_asleep")
+@pytest.mark.parametrize(("matrices", "dtype", "kv_dtype"), FORMS)
+def test_a_recorded_step_stays_on_the_device(
+    matrices: Matrices, dtype: torch.dtype, kv_dtype: torch.dtype
 ) -> None:
+    graphs = Watched()
+    runner(graphs, matrices, dtype, kv_dtype)
+    assert len(graphs.recorded) > 3
+    for watch in graphs.recorded:
+        assert {devices for _, devices in watch.ops if devices} == {frozenset({"meta"})}
+        names = [name for name, _ in watch.ops]
+        assert not {"aten._local_scalar_dense.default", "aten.nonzero.default"} & set(names)
+        if matrices is FLOATS:
+            assert names.count("aten.linear.default") == 4 * CONFIG.num_layers + 1
+
+
+@pytest.mark.usefixtures("triton_asleep")
+@pytest.mark.parametrize("graphs", [None, Watched()], ids=["launched", "recorded"])
+def test_a_launch_goes_to_the_device_in_two_copies(graphs: Watched | None) -> None:
     """The step's numbers, and attention's plan."""
     spans = [
         Span("a", 0, array("i", [AWAITED]), 20, (DRAW,), None),
@@ -104,10 +122,11 @@ def test_a_launch_goes_to_the_device_in_two_copies(
         Span("c", 3, array("i", range(9)), 0, (), None),
     ]
     writes = tuple(PageWrite(span.slot, 0, (2 * span.slot, 2 * span.slot + 1)) for span in spans)
+    made = runner(graphs)
     for batch, copies in (
-        (Batch(tuple(spans), page_writes=writes), most),
-        (Batch(tuple(spans), (PageCopy(0, 7), PageCopy(2, 5))), most + 1),
+        (Batch(tuple(spans), page_writes=writes), 2),
+        (Batch(tuple(spans), (PageCopy(0, 7), PageCopy(2, 5))), 3),
     ):
         with Watch() as watch:
-            runner[0].launch(batch)
+            made.launch(batch)
         assert len(watch.copies()) == copies, watch.copies()

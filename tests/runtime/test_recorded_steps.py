@@ -264,6 +264,33 @@ def test_recorded_or_not_answers_are_the_same(
     assert off.num_recorded == 0
 
 
+@pytest.mark.timeout(120)
+def test_the_whole_engine_in_triton(
+    make_driver: MakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels interpreted, steps recorded, planning ahead: the answers of plain torch."""
+    if torch.cuda.is_available():
+        pytest.skip("Triton is not interpreted here")
+
+    def few(driver: Any) -> list[list[int]]:
+        options: dict[str, Any] = {"max_tokens": 3, "ignore_eos": True}
+        ids = [driver.submit("the root of", **options), driver.submit("the rock", **options)]
+        ids.append(driver.submit("sap", temperature=1.0, stream=3, **options))
+        done = driver.run()
+        return [done[id].token_ids for id in ids]
+
+    expected = few(make_driver())
+    with monkeypatch.context() as patched:
+        patched.setattr(implementation, "is_triton", lambda x: True)
+        patched.setattr(
+            "sapwood.runtime.recorded_steps.sizes",
+            lambda rows, budget: [Size(4, 4, has_long=False), Size(32, 4, has_long=True)],
+        )
+        graphs = CalledAgain()
+        assert few(make_driver(backend=backend(graphs))) == expected
+    assert graphs.num_replayed >= 3
+
+
 class Refusing(CalledAgain):
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
