@@ -4,13 +4,23 @@ waited for, and what goes there goes in few copies. The kernels are not computed
 from array import array
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sapwood.kernels import implementation
-from sapwood.runtime.batch import AWAITED, Batch, PageCopy, PageWrite, Sampling, Span
+from sapwood.runtime.arriving import Arriving
+from sapwood.runtime.batch import (
+    AWAITED,
+    Batch,
+    PageCopy,
+    PageWrite,
+    Penalties,
+    Sampling,
+    Span,
+)
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.matrices import FLOATS, Float8, Integers, Matrices
@@ -130,3 +140,40 @@ def test_a_launch_goes_to_the_device_in_two_copies(graphs: Watched | None) -> No
         with Watch() as watch:
             made.launch(batch)
         assert len(watch.copies()) == copies, watch.copies()
+
+
+KINDS = {
+    "greedy": DRAW._replace(temperature=0.0),
+    "limits": DRAW._replace(top_k=5, top_p=0.9, min_p=0.01),
+    "bias": DRAW._replace(logit_bias=((3, 1.0), (5, -1.0)), banned=(7,)),
+    "penalties": DRAW._replace(
+        penalties=Penalties(np.arange(3, dtype=np.int32), np.arange(5, dtype=np.int32), 1, 1, 2)
+    ),
+    "report": DRAW._replace(report=True),
+}
+
+
+@pytest.mark.usefixtures("triton_asleep")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draw_waits_for_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sends does not grow with its rows, and what it drew is asked for last."""
+    arrived: list[int] = []
+
+    def arriving(*tensors: torch.Tensor) -> Arriving:
+        arrived.append(len(tensors))
+        return Arriving((), None)
+
+    monkeypatch.setattr(Arriving, "of", arriving)
+    copies = []
+    for rows in (1, 4):
+        draw = (KINDS[kind],)
+        spans = [
+            Span(str(slot), slot, array("i", [AWAITED]), 20, draw, None, 2 * draw[0].report)
+            for slot in range(rows)
+        ]
+        flight = runner().launch(Batch(tuple(spans)))
+        with Watch() as watch:
+            flight.draw([draw] * rows)
+        copies.append(len(watch.copies()))
+    assert copies[0] == copies[1] <= 5, watch.copies()
+    assert arrived
