@@ -264,6 +264,7 @@ def test_recorded_or_not_answers_are_the_same(
     assert off.num_recorded == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_whole_engine_in_triton(
     make_driver: MakeDriver, monkeypatch: pytest.MonkeyPatch
