@@ -1,9 +1,9 @@
 """A step's work as one run of int32, so that one copy brings all of it to a device.
 
-    header | rows | items | first_part | merges | page ids
+    header | rows | items | first_part | merges | shared items | shared tokens | page ids
 
-The header says where `first_part` and `merges` begin and how much there is of everything; rows and
-items stand at fixed places. Owns: this layout. Knows no lengths and no pages of its own.
+The header says where what is not at a fixed place begins, and how much there is of everything;
+rows and items stand at fixed places. Owns: this layout. Knows no lengths and no pages of its own.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..shared_prefix_attention.plan import SharedPrefixes
+from .sharing import NUM_BLOCKS
 from .work_list import Cut, Int32s, Int64s, WorkList
 
 HEADER = 16
 NUM_LONG, NUM_ITEMS, NUM_MERGES, FIRST_PART_AT, MERGES_AT = range(5)
+SHARED = 8  # the four numbers of SharedPrefixes.header
 ROW = 4  # first token, queries, context, where its page ids begin
 ITEM = 4
 
@@ -38,7 +41,22 @@ class Work:
     num_parts: int
     has_short: bool
     has_long: bool
+    has_shared: bool
     cut: Cut
+
+    @property
+    def shared(self) -> SharedPrefixes | None:
+        if not self.has_shared:
+            return None
+        return SharedPrefixes(
+            header=self.buffer[SHARED : SHARED + 4],
+            buffer=self.buffer,
+            page_ids=self.page_ids,
+            split=self.cut.split,
+            block_rows=self.cut.short_tile,
+            num_blocks=NUM_BLOCKS,
+            num_programs=self.num_programs,
+        )
 
     @property
     def rows(self) -> torch.Tensor:
@@ -66,8 +84,9 @@ class RowPages:
 
 
 def packed_size(num_rows: int, num_items: int, num_tokens: int, num_page_ids: int) -> int:
-    """int32s of a buffer with room for so much; every token may have parts."""
-    return HEADER + ROW * num_rows + ITEM * num_items + 2 * num_tokens + 1 + num_page_ids
+    """int32s of a buffer with room for so much, shared items among the items; every token may have
+    parts, and share."""
+    return HEADER + ROW * num_rows + ITEM * num_items + 3 * num_tokens + 1 + num_page_ids
 
 
 def pack(
@@ -85,12 +104,15 @@ def pack(
     the merges, which gives them zeros.
     """
     padding = np.arange(len(work.first_part) - 1, num_tokens)
+    none = np.zeros(0, np.int32)
     runs: tuple[Int32s | Int64s, ...] = (
         work.items.reshape(-1),
         work.first_part,
         np.full(len(padding), work.num_parts),
         work.merges,
         padding,
+        none if work.shared is None else work.shared.items.reshape(-1),
+        none if work.shared is None else work.shared.tokens,
         pages.page_ids,
     )
     places = HEADER + ROW * num_rows + np.cumsum([0, *(len(run) for run in runs)])
@@ -107,6 +129,10 @@ def pack(
     given[:, 0] = np.cumsum(queries) - queries
     given[:, 1] = queries
     given[:, 2] = contexts
-    given[:, 3] = pages.offsets + (places[5] if len(pages.page_ids) else 0)
+    given[:, 3] = pages.offsets + (places[7] if len(pages.page_ids) else 0)
     rows[len(queries) :] = 0
+    if work.shared is not None:
+        target[places[5] : places[6]] = work.shared.placed(given[:, 3]).reshape(-1)
+        num_shared = len(work.shared.items)
+        header[SHARED : SHARED + 4] = num_shared, places[5], places[6], places[1]
     return int(places[-1])

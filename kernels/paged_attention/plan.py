@@ -9,6 +9,7 @@ import torch
 from .. import implementation
 from .packed_work import RowPages, Work, pack, packed_size
 from .parts import Parts, plan_parts
+from .sharing import share
 from .work_list import SPLIT, Cut, check_page_size, choose_split, list_work, long_tile
 
 
@@ -57,7 +58,8 @@ def plan_attention(
     [B, max_pages], on `device` or on the host) holds the pages of its positions in order; entries
     past its context are ignored. deterministic: a row's result never depends on the other rows;
     without it a GPU's splits may be chosen by the whole step. cut: how rows are cut on a GPU, in
-    place of what is chosen here.
+    place of what is chosen here. On a GPU, rows that share leading pages read them together where
+    that pays, if page_table is on the host.
 
     Raises ValueError where a row has no new token, more new tokens than context, or a context
     longer than its part of the page table.
@@ -100,14 +102,17 @@ def _send_work(
     """One copy to the device; the page table is a part of it where it isn't there already."""
     check_page_size(page_size)
     num_rows, num_tokens = len(queries), int(queries.sum())
-    items = list_work(queries, contexts, cut)
+    on_host = page_table.device.type == "cpu"
+    shared = share(queries, contexts, page_table.numpy(), page_size, cut) if on_host else None
+    items = list_work(queries, contexts, cut, shared)
     num_items = len(items.items)
+    num_shared = 0 if shared is None else len(shared.items)
     if page_table.device == device and device.type != "cpu":
         pages = RowPages.elsewhere(num_rows, page_table.shape[1])
     else:
         pages = RowPages.packed(page_table.numpy(), -(-contexts // page_size))
     host = torch.empty(
-        packed_size(num_rows, num_items, num_tokens, len(pages.page_ids)),
+        packed_size(num_rows, num_items + num_shared, num_tokens, len(pages.page_ids)),
         dtype=torch.int32,
         pin_memory=device.type == "cuda",
     )
@@ -118,11 +123,12 @@ def _send_work(
         buffer=buffer,
         page_ids=buffer if len(pages.page_ids) else page_table.flatten(),
         num_rows=num_rows,
-        num_programs=num_items,
+        num_programs=max(num_items, num_shared),
         num_merges=len(items.merges),
         num_parts=items.num_parts,
         has_short=items.num_long < num_items,
         has_long=items.num_long > 0,
+        has_shared=shared is not None,
         cut=cut,
     )
 

@@ -1,9 +1,14 @@
-"""Which rows of a step share their leading pages. Plain numpy over page numbers."""
+"""Which rows of a step share their leading pages, where each may share once: the CPU path's.
+
+Plain numpy over page numbers.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..shared_prefix_attention.prefix_order import order_by_prefix
 
 
 @dataclass(frozen=True)
@@ -17,50 +22,39 @@ class PrefixGroup:
 def find_prefix_groups(
     page_table: NDArray[np.int32], limits: NDArray[np.int64], min_saved: int
 ) -> list[PrefixGroup]:
-    """Disjoint groups of rows with common leading pages, largest saving first chosen.
+    """Disjoint groups of rows with common leading pages, by their first rows.
 
     page_table: [B, max_pages]; limits: [B], how many leading pages of a row may be shared at all.
     A group saves `num_pages * (rows - 1)` page reads; it is reported where that is at least
     `min_saved`. Of a group and the finer groups inside it, those that save more are kept.
     """
-    rows = np.flatnonzero(limits > 0)
+    order = order_by_prefix(page_table, limits)
+    rows, common = order.rows.tolist(), order.common.tolist()
+    # Neighbours with nothing in common part the rows: no need of recursion over all of them.
+    edges = [-1, *np.flatnonzero(order.common == 0).tolist(), len(common)]
     groups: list[PrefixGroup] = []
-    for members in _equal_at(page_table, rows, 0):
-        groups.extend(_best(page_table, limits, members, min_saved)[0])
-    return groups
-
-
-def _equal_at(
-    page_table: NDArray[np.int32], rows: NDArray[np.int64], column: int
-) -> list[NDArray[np.int64]]:
-    """The classes, of two rows and more, with equal pages in `column`."""
-    if len(rows) < 2:
-        return []
-    pages = page_table[rows, column]
-    order = np.argsort(pages, kind="stable")
-    edges = np.flatnonzero(np.diff(pages[order])) + 1
-    return [rows[part] for part in np.split(order, edges) if len(part) > 1]
+    for before, end in zip(edges[:-1], edges[1:], strict=True):
+        groups += _best(rows, common, before + 1, end, min_saved)[0]
+    return sorted(groups, key=lambda group: group.rows)
 
 
 def _best(
-    page_table: NDArray[np.int32],
-    limits: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    min_saved: int,
+    rows: list[int], common: list[int], start: int, end: int, min_saved: int
 ) -> tuple[list[PrefixGroup], int]:
-    """The best grouping of rows that agree in some column, and the page reads that it saves."""
-    longest = int(limits[rows].min())
-    differs = (page_table[rows, :longest] != page_table[rows[0], :longest]).any(axis=0)
-    num_pages = int(differs.argmax()) if differs.any() else longest
-    saved = num_pages * (len(rows) - 1)
-    whole = [PrefixGroup(tuple(rows.tolist()), num_pages)] if saved >= min_saved else []
+    """The best grouping of the neighbours `start` to `end`, and the page reads that it saves."""
+    if start == end:
+        return [], 0
+    num_pages = min(common[start:end])
+    saved = num_pages * (end - start)
     finer: list[PrefixGroup] = []
     finer_saved = 0
-    deeper = rows[limits[rows] > num_pages]
-    for members in _equal_at(page_table, deeper, num_pages):
-        groups, gain = _best(page_table, limits, members, min_saved)
-        finer.extend(groups)
+    first = start
+    for last in [*(i for i in range(start, end) if common[i] == num_pages), end]:
+        groups, gain = _best(rows, common, first, last, min_saved)
+        finer += groups
         finer_saved += gain
+        first = last + 1
     if finer_saved > saved:
         return finer, finer_saved
-    return whole, saved if whole else 0
+    whole = [PrefixGroup(tuple(sorted(rows[start : end + 1])), num_pages)]
+    return (whole, saved) if saved >= min_saved else ([], 0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .packed_work import RowPages, Work, pack, packed_size
 from .plan import AttentionPlan, Rows
+from .sharing import share
 from .work_list import Cut, Int32s, WorkList, check_page_size, list_work, short_tile
 
 # Room for parts, where it isn't given: 128 MiB of them with 32 heads of 128.
@@ -23,7 +24,8 @@ MAX_PARTS = 8_192
 class Capacity:
     """What a static plan has room for. num_programs: of one KV head; about four for each
     multiprocessor over all heads keep a GPU busy. long_rows: whether rows may have more new tokens
-    than fill a short tile."""
+    than fill a short tile. sharing: whether rows that share leading pages read them together, which
+    costs one more launch for each layer also in steps where none do."""
 
     rows: int
     tokens: int
@@ -31,6 +33,7 @@ class Capacity:
     num_programs: int
     parts: int = MAX_PARTS
     long_rows: bool = False
+    sharing: bool = False
 
 
 class StaticPlan:
@@ -69,6 +72,7 @@ class StaticPlan:
             num_parts=capacity.parts,
             has_short=True,
             has_long=capacity.long_rows,
+            has_shared=capacity.sharing,
             cut=self._cut,
         )
         self.plan = AttentionPlan(
@@ -117,7 +121,10 @@ class StaticPlan:
         `target` [>= size] and return how many int32s were written, which they copy to the start of
         `plan.work.buffer`."""
         queries, contexts = np.asarray(query_lens, np.int64), np.asarray(context_lens, np.int64)
-        work = list_work(queries, contexts, self._cut)
+        shared = None
+        if self.capacity.sharing:
+            shared = share(queries, contexts, page_table, self.plan.page_size, self._cut)
+        work = list_work(queries, contexts, self._cut, shared)
         refusal = self._refusal(queries, contexts, work)
         if refusal is not None:
             raise ValueError(f"StaticPlan: {refusal}")

@@ -15,14 +15,14 @@ import triton
 import triton.language as tl
 
 from ..kv_pages import KVPages
+from ..shared_prefix_attention.triton_kernel import shared_prefix_attention_triton
 from .packed_work import FIRST_PART_AT, HEADER, ITEM, NUM_ITEMS, NUM_LONG, ROW, Work
 from .triton_merge import merge_parts
 from .triton_tiles import (
-    cap_scores,
     load_pages,
     load_scales,
     load_tile,
-    soften,
+    reduce_tile,
     tile_offsets,
     tile_slots,
 )
@@ -74,27 +74,33 @@ def _walk(
         # One tile ahead: a tile's loads then wait for no load of their own turn.
         pages = load_pages(page_ids, block + BLOCK_N, end, PAGE_SIZE, BLOCK_N)
         keys = load_tile(k_head, slots, inside, SLOT_STRIDE, HEAD_DIM, BLOCK_D, MASKED)
+        values = load_tile(v_head, slots, inside, SLOT_STRIDE, HEAD_DIM, BLOCK_D, MASKED)
+        k_scale, v_scale = None, None
         if QUANTIZED:
-            keys = keys.to(queries.dtype)
-        scores = tl.dot(queries, tl.trans(keys), input_precision="ieee")
-        if QUANTIZED:
+            keys, values = keys.to(queries.dtype), values.to(queries.dtype)
             k_scale = load_scales(k_scales_head, slots, inside, KV_HEADS, MASKED)
-            scores = scores * k_scale[None, :]
-        scores = cap_scores(scores, exponent_scale, softcap_exponent, HAS_SOFTCAP)
+            v_scale = load_scales(v_scales_head, slots, inside, KV_HEADS, MASKED)
+        seen = None
         if MASKED:
             seen = inside[None, :] & (key[None, :] <= position[:, None])
             if HAS_WINDOW:
                 seen = seen & (key[None, :] > position[:, None] - window)
-            scores = tl.where(seen, scores, float("-inf"))
-        weights, fade, largest = soften(scores, largest, exponent_scale, HAS_SOFTCAP, MASKED)
-        total = total * fade + tl.sum(weights, axis=1)
-        values = load_tile(v_head, slots, inside, SLOT_STRIDE, HEAD_DIM, BLOCK_D, MASKED)
-        if QUANTIZED:
-            values = values.to(queries.dtype)
-            v_scale = load_scales(v_scales_head, slots, inside, KV_HEADS, MASKED)
-            weights = weights * v_scale[None, :]
-        acc = acc * fade[:, None]
-        acc = tl.dot(weights.to(queries.dtype), values, acc, input_precision="ieee")
+        acc, total, largest = reduce_tile(
+            queries,
+            keys,
+            values,
+            k_scale,
+            v_scale,
+            seen,
+            acc,
+            total,
+            largest,
+            exponent_scale,
+            softcap_exponent,
+            HAS_SOFTCAP,
+            QUANTIZED,
+            MASKED,
+        )
     return acc, total, largest
 
 
@@ -441,6 +447,10 @@ def paged_attention_triton(
         LONG_STAGES=long.num_stages,
         num_warps=short.num_warps if work.has_short else long.num_warps,
     )
+    if work.shared is not None:
+        shared_prefix_attention_triton(
+            q, pages, work.shared, part_out, part_lse, scale=scale, softcap=softcap
+        )
     if work.num_merges:
         merge_parts(out, part_out, part_lse, work)
     return out

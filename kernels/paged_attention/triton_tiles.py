@@ -104,3 +104,37 @@ def soften(scores, largest, exponent_scale, HAS_SOFTCAP: tl.constexpr, MASKED: t
     else:
         weights = tl.exp2(scores * exponent_scale - shift[:, None])
     return weights, tl.exp2(largest - shift), new_largest
+
+
+@triton.jit
+def reduce_tile(
+    queries,
+    keys,
+    values,
+    k_scale,
+    v_scale,
+    seen,
+    acc,
+    total,
+    largest,
+    exponent_scale,
+    softcap_exponent,
+    HAS_SOFTCAP: tl.constexpr,
+    QUANTIZED: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Add a tile of keys to the running softmax of some queries: acc [BLOCK_M, BLOCK_D], total and
+    largest [BLOCK_M]. Quantised: scales [BLOCK_N]. Masked: only keys that are `seen` count."""
+    scores = tl.dot(queries, tl.trans(keys), input_precision="ieee")
+    if QUANTIZED:
+        scores = scores * k_scale[None, :]
+    scores = cap_scores(scores, exponent_scale, softcap_exponent, HAS_SOFTCAP)
+    if MASKED:
+        scores = tl.where(seen, scores, float("-inf"))
+    weights, fade, largest = soften(scores, largest, exponent_scale, HAS_SOFTCAP, MASKED)
+    total = total * fade + tl.sum(weights, axis=1)
+    if QUANTIZED:
+        weights = weights * v_scale[None, :]
+    acc = acc * fade[:, None]
+    acc = tl.dot(weights.to(queries.dtype), values, acc, input_precision="ieee")
+    return acc, total, largest

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..shared_prefix_attention.plan import SharedWork
+
 # Tokens of one part of a short row: small enough that a single row of a few thousand tokens keeps
 # a GPU busy, large enough that writing and merging parts is a few per cent of the reading. Not
 # measured.
@@ -53,13 +55,14 @@ class WorkList:
     covers all keys from its first key on, and its result is final.
 
     first_part: [T + 1]; token t has the parts first_part[t] .. first_part[t + 1] - 1, in the order
-    of their keys. merges: the tokens that have parts.
+    of their keys. merges: the tokens that have parts. shared: computes some rows' first parts.
     """
 
     items: Int32s
     num_long: int
     first_part: Int32s
     merges: Int32s
+    shared: SharedWork | None
 
     @property
     def num_parts(self) -> int:
@@ -98,10 +101,9 @@ def choose_split(contexts: Int64s) -> int:
 
 
 def list_work(
-    queries: Int64s, contexts: Int64s, cut: Cut, shared_splits: Int64s | None = None
+    queries: Int64s, contexts: Int64s, cut: Cut, shared: SharedWork | None = None
 ) -> WorkList:
-    """queries, contexts: [B]. shared_splits: [B], how many leading parts of a short row are
-    computed elsewhere (they count as its parts, but are no items)."""
+    """queries, contexts: [B]. shared: of short rows; what it computes are no items."""
     is_short = queries <= cut.short_tile // cut.group
     oldest = contexts - queries
     first_key = np.zeros_like(oldest)
@@ -115,7 +117,7 @@ def list_work(
     splits = np.where(is_short | (tiles <= MAX_SPLIT_TILES), splits, np.minimum(splits, 1))
     parts = np.where(splits > 1, splits, 0)
 
-    skipped = np.zeros_like(parts) if shared_splits is None else shared_splits
+    skipped = np.zeros_like(parts) if shared is None else shared.num_splits
     own = splits - skipped
     counts = tiles * own
     row = np.repeat(np.arange(len(queries)), counts)
@@ -137,4 +139,5 @@ def list_work(
         num_long=int(counts[~is_short].sum()),
         first_part=first_part.astype(np.int32),
         merges=np.flatnonzero(np.repeat(parts, queries) > 0).astype(np.int32),
+        shared=shared,
     )
