@@ -30,7 +30,64 @@ _DENSE_ROWS: Final = 1_024  # from here on stretching the whole weight first cos
 _DENSE_WIDE_ROWS: Final = 65  # in float32
 _SINGLE_THREADS: Final = 128
 _SINGLE_LOADS: Final = 8  # of 16 bytes, by each thread at a time
+_SINGLE_BLOCKS: Final = 8  # of outputs, at most, by one program
 _PROGRAMS: Final = 512  # enough for about four on each multiprocessor of an H100
+
+
+@triton.jit
+def _split_inputs(x, chunk, chunks, BITS: tl.constexpr, BLOCK_CHUNKS: tl.constexpr):
+    """Of the inputs of each chunk those that meet the first number of a word, the second, ..."""
+    WIDTH: tl.constexpr = 32 // BITS
+    given = tl.load(
+        x
+        + chunk[:, None, None] * (4 * WIDTH)
+        + tl.arange(0, 4)[None, :, None] * WIDTH
+        + tl.arange(0, WIDTH)[None, None, :],
+        mask=(chunk < chunks)[:, None, None],
+        other=0.0,
+    ).to(tl.float32)
+    if BITS == 8:
+        x02, x13 = tl.split(tl.reshape(given, (BLOCK_CHUNKS, 4, 2, 2)))
+        x0, x2 = tl.split(x02)
+        x1, x3 = tl.split(x13)
+        return x0, x1, x2, x3
+    else:
+        even, odd = tl.split(tl.reshape(given, (BLOCK_CHUNKS, 4, 2, 2, 2)))
+        x04, x26 = tl.split(even)
+        x15, x37 = tl.split(odd)
+        x0, x4 = tl.split(x04)
+        x2, x6 = tl.split(x26)
+        x1, x5 = tl.split(x15)
+        x3, x7 = tl.split(x37)
+        return x0, x1, x2, x3, x4, x5, x6, x7
+
+
+@triton.jit
+def _chunks_of(
+    numbers,
+    scales,
+    minima,
+    output,
+    outputs,
+    chunk,
+    chunks,
+    BITS: tl.constexpr,
+):
+    """Words [outputs, chunks, 4], scales and minima [outputs, chunks] (the scales, if implied)."""
+    GROUP_CHUNKS: tl.constexpr = BITS // 4
+    inside = (output < outputs)[:, None] & (chunk < chunks)[None, :]
+    place = output.to(tl.int64)[:, None] * chunks + chunk[None, :]
+    words = tl.load(
+        numbers + place[:, :, None] * 4 + tl.arange(0, 4)[None, None, :],
+        mask=inside[:, :, None],
+        other=0,
+    )
+    # A row's chunks are a multiple of its groups': so the place in all rows may be divided.
+    scale = tl.load(scales + place // GROUP_CHUNKS, mask=inside, other=0.0)
+    minimum = scale
+    if minima is not None:
+        minimum = tl.load(minima + place // GROUP_CHUNKS, mask=inside, other=0.0)
+    return words, scale, minimum
 
 
 @triton.jit
@@ -43,96 +100,69 @@ def _single_kernel(
     out,
     outputs,
     chunks,
+    blocks,
     plus_256,
     plus_16,
     BITS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_CHUNKS: tl.constexpr,
+    ONE_STEP: tl.constexpr,
 ):
-    """One row: each program computes some outputs over all inputs, in chunks of 16 bytes."""
+    """One row: each program computes `blocks` blocks of outputs, one after the other, each in steps
+    along the inputs. ONE_STEP: there is one, so all blocks share the inputs in registers."""
     WIDTH: tl.constexpr = 32 // BITS  # numbers of a word
-    GROUP_CHUNKS: tl.constexpr = BITS // 4
     # What `number` adds is taken off a whole chunk's sum. The sum is 16 to 60 times larger before:
     # nothing for 16-bit inputs, a digit that others care for.
     EXACT: tl.constexpr = x.dtype.element_ty == tl.float32
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    inside_outputs = output < outputs
-    row = output.to(tl.int64)[:, None] * chunks
+    steps = tl.cdiv(chunks, BLOCK_CHUNKS)
+    step = 0
+    output = tl.program_id(0) * blocks * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    chunk = tl.arange(0, BLOCK_CHUNKS)
+    words, scale, minimum = _chunks_of(
+        numbers, scales, minima, output, outputs, chunk, chunks, BITS
+    )
+    if ONE_STEP:
+        given = _split_inputs(x, chunk, chunks, BITS, BLOCK_CHUNKS)
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_CHUNKS), tl.float32)
-    for start in range(0, chunks, BLOCK_CHUNKS):
-        chunk = start + tl.arange(0, BLOCK_CHUNKS)
-        inside_chunks = chunk < chunks
-        inside = inside_outputs[:, None] & inside_chunks[None, :]
-        words = tl.load(
-            numbers + (row + chunk[None, :])[:, :, None] * 4 + tl.arange(0, 4)[None, None, :],
-            mask=inside[:, :, None],
-            other=0,
+    for turn in range(blocks * steps, 0, -1):
+        if not ONE_STEP:
+            given = _split_inputs(x, step * BLOCK_CHUNKS + chunk, chunks, BITS, BLOCK_CHUNKS)
+        is_last = step == steps - 1
+        # What is next is on its way while this is computed; after the last turn: no output.
+        next_step = tl.where(is_last, 0, step + 1)
+        next_output = output + tl.where(is_last, BLOCK_OUTPUTS, 0)
+        next_words, next_scale, next_minimum = _chunks_of(
+            *(numbers, scales, minima, next_output, tl.where(turn > 1, outputs, 0)),
+            *(next_step * BLOCK_CHUNKS + chunk, chunks, BITS),
         )
-        place = row // GROUP_CHUNKS + (chunk // GROUP_CHUNKS)[None, :]
-        scale = tl.load(scales + place, mask=inside, other=0.0).to(tl.float32)
-        given = tl.load(
-            x
-            + chunk[:, None, None] * (4 * WIDTH)
-            + tl.arange(0, 4)[None, :, None] * WIDTH
-            + tl.arange(0, WIDTH)[None, None, :],
-            mask=inside_chunks[:, None, None],
-            other=0.0,
-        ).to(tl.float32)
-        if BITS == 4:
-            low, high = tl.split(tl.reshape(given, (BLOCK_CHUNKS, 4, 2, 2, 2)))
-            x04, x26 = tl.split(low)
-            x15, x37 = tl.split(high)
-            x0, x4 = tl.split(x04)
-            x2, x6 = tl.split(x26)
-            x1, x5 = tl.split(x15)
-            x3, x7 = tl.split(x37)
-            dots = _part(words, x0, plus_256, plus_16, 0, BITS, EXACT)
-            dots += _part(words, x1, plus_256, plus_16, 1, BITS, EXACT)
-            dots += _part(words, x2, plus_256, plus_16, 2, BITS, EXACT)
-            dots += _part(words, x3, plus_256, plus_16, 3, BITS, EXACT)
-            dots += _part(words, x4, plus_256, plus_16, 4, BITS, EXACT)
-            dots += _part(words, x5, plus_256, plus_16, 5, BITS, EXACT)
-            dots += _part(words, x6, plus_256, plus_16, 6, BITS, EXACT)
-            dots += _part(words, x7, plus_256, plus_16, 7, BITS, EXACT)
-            even = tl.sum(x0 + x2 + x4 + x6, axis=1)
-            odd = tl.sum(x1 + x3 + x5 + x7, axis=1)
-            added = even * offset(0, BITS) + odd * offset(1, BITS)
-            minimum = minimum_of(minima, place, scale, inside, BITS)
-            total += minimum * (even + odd)[None, :]
-        else:
-            low, high = tl.split(tl.reshape(given, (BLOCK_CHUNKS, 4, 2, 2)))
-            x0, x2 = tl.split(low)
-            x1, x3 = tl.split(high)
-            dots = _part(words, x0, plus_256, plus_16, 0, BITS, EXACT)
-            dots += _part(words, x1, plus_256, plus_16, 1, BITS, EXACT)
-            dots += _part(words, x2, plus_256, plus_16, 2, BITS, EXACT)
-            dots += _part(words, x3, plus_256, plus_16, 3, BITS, EXACT)
-            added = tl.sum(x0 + x1 + x2 + x3, axis=1) * offset(0, BITS)
+        dots = tl.zeros((BLOCK_OUTPUTS, BLOCK_CHUNKS, 4), tl.float32)
+        even, odd = given[0], given[1]
+        for index in tl.static_range(WIDTH):
+            value = number(words, plus_256, plus_16, index, BITS)
+            if EXACT:
+                value -= offset(index, BITS)
+            dots += value * given[index][None]
+            if index > 1 and index % 2 == 0:
+                even += given[index]
+            elif index > 1:
+                odd += given[index]
         sums = tl.sum(dots, axis=2)
         if not EXACT:
+            added = tl.sum(even * offset(0, BITS) + odd * offset(1, BITS), axis=1)
             sums -= added[None, :]
-        total += scale * sums
-    result = tl.sum(total, axis=1)
-    if bias is not None:
-        result += tl.load(bias + output, mask=inside_outputs, other=0.0).to(tl.float32)
-    tl.store(out + output, result.to(out.dtype.element_ty), mask=inside_outputs)
-
-
-@triton.jit
-def _part(
-    words,
-    x,
-    plus_256,
-    plus_16,
-    INDEX: tl.constexpr,
-    BITS: tl.constexpr,
-    EXACT: tl.constexpr,
-):
-    """Each word's number `INDEX`, times x."""
-    numbers = number(words, plus_256, plus_16, INDEX, BITS)
-    if EXACT:
-        numbers -= offset(INDEX, BITS)
-    return numbers * x[None]
+        total += scale.to(tl.float32) * sums
+        if minima is not None:
+            total += minimum.to(tl.float32) * tl.sum(even + odd, axis=1)[None, :]
+        elif BITS == 4:
+            total -= scale.to(tl.float32) * (8.0 * tl.sum(even + odd, axis=1))[None, :]
+        if is_last:
+            result = tl.sum(total, axis=1)
+            if bias is not None:
+                result += tl.load(bias + output, mask=output < outputs, other=0.0).to(tl.float32)
+            tl.store(out + output, result.to(out.dtype.element_ty), mask=output < outputs)
+            total = tl.zeros((BLOCK_OUTPUTS, BLOCK_CHUNKS), tl.float32)
+        step, output = next_step, next_output
+        words, scale, minimum = next_words, next_scale, next_minimum
 
 
 @triton.jit
@@ -155,8 +185,6 @@ def _tile_kernel(
     BLOCK_GROUPS: tl.constexpr,
 ):
     """A tile of rows by outputs over one part of the inputs; out: [parts, rows, outputs]."""
-    CHUNKS: tl.constexpr = BITS // 4  # 16-byte loads of a group
-    BLOCK: tl.constexpr = BLOCK_GROUPS * CHUNKS
     INPUTS: tl.constexpr = BLOCK_GROUPS * 32
     part = tl.program_id(2)
     row = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -178,15 +206,14 @@ def _tile_kernel(
             mask=inside_rows[:, None] & (input < groups * 32)[None, :],
             other=0.0,
         )
-        chunk = start * CHUNKS + tl.arange(0, BLOCK)
-        inside = inside_outputs[:, None] & (chunk < groups * CHUNKS)[None, :]
-        place = (weight_row * CHUNKS)[:, None] + chunk[None, :]
+        group = start + tl.arange(0, BLOCK_GROUPS)
+        inside = inside_outputs[:, None] & (group < groups)[None, :]
+        place = weight_row[:, None] + group[None, :]
         words = tl.load(
-            numbers + place[:, :, None] * 4 + tl.arange(0, 4)[None, None, :],
+            numbers + place[:, :, None] * BITS + tl.arange(0, BITS)[None, None, :],
             mask=inside[:, :, None],
             other=0,
         )
-        place = weight_row[:, None] + (chunk // CHUNKS)[None, :]
         scale = tl.load(scales + place, mask=inside, other=0.0).to(tl.float32)
         minimum = minimum_of(minima, place, scale, inside, BITS)
         weight = values(
@@ -246,9 +273,10 @@ def _part_groups(rows: int, outputs: int, groups: int, tiles: _Tiles) -> int:
     return -(-groups // (max(wanted, 1) * step)) * step
 
 
-def _single_chunks(chunks: int) -> int:
-    """Chunks that a program takes at a time: as many as leave no eighth of its threads idle."""
-    for size in (_SINGLE_THREADS, 64, 32, 16):
+def _single_chunks(chunks: int, bits: int) -> int:
+    """Chunks that a program takes at a time: as many as leave no eighth of its threads idle, and
+    not more than 32 inputs for each of them, which are to stay in registers."""
+    for size in (32 * bits, 128, 64, 32, 16):
         if triton.cdiv(chunks, size) * size * 7 <= chunks * 8:
             return size
     return 8
@@ -270,15 +298,18 @@ def _single(
     x: torch.Tensor, weight: QuantWeight, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     outputs, chunks = weight.outputs, weight.numbers.shape[1] // 4
-    block_chunks = _single_chunks(chunks)
+    block_chunks = _single_chunks(chunks, weight.bits)
     block_outputs = _SINGLE_LOADS * _SINGLE_THREADS // block_chunks
+    all_blocks = -(-outputs // block_outputs)
+    blocks = min(max(all_blocks // _PROGRAMS, 1), _SINGLE_BLOCKS)
     out = x.new_empty((1, outputs), dtype=dtype)
-    _single_kernel[(triton.cdiv(outputs, block_outputs),)](
-        *(x, weight.numbers, weight.scales, weight.minima, bias, out, outputs, chunks),
+    _single_kernel[(triton.cdiv(all_blocks, blocks),)](
+        *(x, weight.numbers, weight.scales, weight.minima, bias, out, outputs, chunks, blocks),
         *(PLUS_256, PLUS_16),
         BITS=weight.bits,
         BLOCK_OUTPUTS=block_outputs,
         BLOCK_CHUNKS=block_chunks,
+        ONE_STEP=chunks <= block_chunks,
         num_warps=_SINGLE_THREADS // 32,
     )
     return out

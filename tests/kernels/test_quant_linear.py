@@ -64,6 +64,21 @@ def test_product(shape: tuple[int, int, int], form: str, dtype: torch.dtype) -> 
 
 
 @formats
+@pytest.mark.parametrize("programs", [1, 3, 7])
+@pytest.mark.parametrize("size", [(90, 64), (530, 256), (65, 4_160), (41, 8_320)], ids=str)
+def test_a_single_rows_programs_take_several_blocks(
+    size: tuple[int, int], programs: int, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = made(*size, form)
+    x = torch.randn(1, weight.inputs, device=DEVICE).half()
+    wanted = quant_linear(x, weight)
+    monkeypatch.setattr(triton_kernel, "_PROGRAMS", programs)
+    got = quant_linear(x, weight)
+    assert torch.equal(got, wanted)
+    assert error(got, x, weight) <= TOLERANCE[torch.float16]
+
+
+@formats
 @pytest.mark.parametrize("rows", [0, 1, 2, 65])
 def test_bias_is_added_once_whatever_the_parts(rows: int, form: str) -> None:
     weight = made(12, 1_024, form)
