@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import torch
 
+from .. import implementation
 from .torch_cpu import token_logprobs_cpu
 
 
 class Logprobs(NamedTuple):
     """of_tokens: fp32 [E]; top_ids: int64 [E, K] and top_values: fp32 [E, K], the likeliest tokens,
-    best first."""
+    best first; on a GPU the lowest id of equals first."""
 
     of_tokens: torch.Tensor
     top_ids: torch.Tensor
@@ -32,4 +33,9 @@ def token_logprobs(
         raise ValueError(
             f"token_logprobs: rows are {tuple(rows.shape)} for tokens {tuple(tokens.shape)}"
         )
-    return Logprobs(*token_logprobs_cpu(logits, rows, tokens, min(top, logits.shape[1])))
+    top = min(top, logits.shape[1])
+    if implementation.is_triton(logits):
+        from .triton_kernel import token_logprobs_triton
+
+        return Logprobs(*token_logprobs_triton(logits, rows, tokens, top))
+    return Logprobs(*token_logprobs_cpu(logits, rows, tokens, top))

@@ -14,17 +14,15 @@ import torch
 import triton
 import triton.language as tl
 
+from ..token_ranks import LEAST, MAX_VOCAB, ranks
 from .triton_philox import uniform
 from .triton_rows import (
     BINS_PER_NAT,
-    LEAST,
-    MAX_VOCAB,
     NUM_BINS,
     UNITS,
     bins,
     distances,
     has_rank_limit,
-    ranks,
     row_logits,
     units,
 )

@@ -1,4 +1,4 @@
-"""What the passes over a row share within Triton kernels: its logits, their weights and ranks.
+"""What the passes over a row share within Triton kernels: its logits and their weights.
 
 Every pass computes a token's weight by the same operations, so the passes agree to the bit. Weights
 are whole numbers of 2**-44 of the largest: their sums do not depend on the order of adding, so
@@ -11,9 +11,6 @@ import triton.language as tl
 NUM_BINS = tl.constexpr(256)
 BINS_PER_NAT = tl.constexpr(8)  # the last bin begins at exp(-31.9): weights of 0 units
 UNITS = tl.constexpr(17592186044416.0)  # 2**44; a sum over 2**18 tokens stays below 2**63
-ID_BITS = tl.constexpr(18)
-MAX_VOCAB = tl.constexpr(2**18)
-LEAST = tl.constexpr(-(2**51))  # below every rank; its negative is above
 
 
 @triton.jit
@@ -49,14 +46,6 @@ def units(weight):
 @triton.jit
 def bins(distance):
     return tl.minimum(tl.maximum(distance, 0.0) * BINS_PER_NAT, NUM_BINS - 1.0).to(tl.int32)
-
-
-@triton.jit
-def ranks(x, token):
-    """int64 that order tokens as they rank: by logit, then the lowest id first."""
-    bits = x.to(tl.int32, bitcast=True)
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (ordered.to(tl.int64) << ID_BITS) + (-token + (MAX_VOCAB - 1)).to(tl.int64)
 
 
 @triton.jit

@@ -4,11 +4,12 @@ import torch
 
 from sapwood.kernels.adjust_logits import Adjustments
 from sapwood.kernels.adjust_logits.triton_kernel import adjust_logits_triton
+from sapwood.kernels.logprobs.triton_kernel import token_logprobs_triton
 from sapwood.kernels.sample.triton_kernel import draw_triton
 
 
 def launch_draw() -> None:
-    for vocab in (128_256, 49_152):
+    for vocab in (262_144, 128_256, 49_152):
         columns = [torch.empty(8) for _ in range(3)]
         temperature, top_p, min_p = columns
         top_k, places = (torch.empty(8, dtype=torch.int32) for _ in range(2))
@@ -33,3 +34,9 @@ def launch_adjust_logits() -> None:
                 *(bias_rows, bias_tokens, torch.empty(40)),
             ),
         )
+
+
+def launch_logprobs() -> None:
+    pair = torch.empty(2, dtype=torch.int64)
+    for vocab, top in ((128_256, 5), (128_256, 0), (49_152, 128)):
+        token_logprobs_triton(torch.empty(2, vocab), pair, pair, top)

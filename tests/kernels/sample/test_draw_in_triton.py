@@ -94,9 +94,10 @@ def test_shapes(number: int, shape: tuple[int, float, int, int, int], monkeypatc
 @pytest.mark.parametrize("vocab", [50_257, 128_256, 262_144])
 @pytest.mark.parametrize("spread", [0.3, 3.0])
 def test_large_vocabularies(vocab: int, spread: float) -> None:
-    logits = torch.randn(len(LIMITS), vocab) * spread
-    u = uniforms([vocab] * len(LIMITS), list(range(len(LIMITS)))).tolist()
-    assert draw_rows(logits, LIMITS, u) == defined(logits, LIMITS, u)
+    rows = [LIMITS[0], LIMITS[2], LIMITS[5]]
+    logits = torch.randn(3, vocab) * spread
+    u = uniforms([vocab] * 3, [0, 1, 2]).tolist()
+    assert draw_rows(logits, rows, u) == defined(logits, rows, u)
 
 
 def kept_weights(
