@@ -26,6 +26,7 @@ _FLAGS: Final = {
     "mem_fraction_static": "--memory-fraction",
     "tp_size": "--tensor-parallel",
 }
+_SWITCHES: Final = {"disable_cuda_graph": "--no-cuda-graphs"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ServerArgs:
     device: str = "auto"
     mem_fraction_static: float | None = None
     tp_size: int = 1
+    disable_cuda_graph: bool = False
 
     @classmethod
     def of(cls, *args: Any, **options: Any) -> Self:
@@ -76,5 +78,6 @@ class ServerArgs:
             if (value := getattr(self, name)) is not None
             for word in (flag, str(value))
         ]
+        options += [flag for name, flag in _SWITCHES.items() if getattr(self, name)]
         package = __name__.partition(".")[0]
         return [sys.executable, "-P", "-m", package, "serve", *options]
