@@ -48,7 +48,7 @@ class ParallelBackend:
         size = config.device.tensor_parallel
         with open_checkpoint(path) as checkpoint:
             whole = Shard(checkpoint.config, 0, size).whole
-        _check_devices(size, device)
+        check_devices(size, device)
         config = _with_threads(config, device)
         store = open_meeting(size)
         team = Team(size)
@@ -139,7 +139,8 @@ class ParallelFlight:
         return result
 
 
-def _check_devices(size: int, device: ComputeDevice) -> None:
+def check_devices(size: int, device: ComputeDevice) -> None:
+    """Raises InvalidRequest where there are too few GPUs."""
     if device == "cuda" and size > torch.cuda.device_count():
         raise InvalidRequest(
             f"tensor_parallel: {size} is more than this machine's {torch.cuda.device_count()} GPUs",

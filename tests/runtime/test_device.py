@@ -62,6 +62,17 @@ def test_options_of_a_gpu_are_refused_on_a_cpu(
     assert error.value.field == name
 
 
+def test_several_processes_on_a_cpu_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are slower than one in native code: nobody is to get them for want of a GPU."""
+    monkeypatch.setattr(device, "gpu_obstacle", lambda: "none is there")
+    assert choose_device(DeviceOptions(device="cpu", tensor_parallel=2)) == "cpu"
+    with pytest.raises(InvalidRequest, match="tensor_parallel: 2: for GPUs, and") as refused:
+        choose_device(DeviceOptions(tensor_parallel=2))
+    assert refused.value.field == "tensor_parallel"
+    monkeypatch.setattr(device, "gpu_obstacle", lambda: None)
+    assert choose_device(DeviceOptions(tensor_parallel=2)) == "cuda"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
@@ -73,6 +84,9 @@ def test_options_of_a_gpu_are_refused_on_a_cpu(
         ("memory_fraction", True, "True is not above 0 and at most 1"),
         ("cuda_graphs", 1, "1 is neither True nor False"),
         ("deterministic", None, "None is neither True nor False"),
+        ("tensor_parallel", 0, "0 is not a positive integer"),
+        ("tensor_parallel", True, "True is not a positive integer"),
+        ("tensor_parallel", 2.0, "2.0 is not a positive integer"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: object, why: str) -> None:

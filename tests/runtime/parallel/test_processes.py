@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sapwood.runtime.config import (
     CacheOptions,
@@ -24,6 +27,9 @@ from sapwood.runtime.errors import EngineDied, InvalidRequest
 from sapwood.runtime.local import LocalClient
 from sapwood.runtime.loop import EngineLoop, assemble, build_loop
 from sapwood.runtime.models.errors import ModelError
+from sapwood.runtime.parallel import collectives
+from sapwood.runtime.parallel import team as team_module
+from sapwood.runtime.parallel.backend import check_devices
 from sapwood.runtime.parallel.team import Team
 from sapwood.runtime.process import ProcessClient
 from sapwood.runtime.protocol import GenerateRequest, SamplingParams, as_prompt
@@ -176,6 +182,38 @@ def test_a_rank_that_cannot_start(
     with pytest.raises(EngineDied, match=r"rank 1 of 2 ended with exit code 1"):
         build_loop(config(folder, 2), byte_files)
     assert ranks_of(os.getpid()) == before
+
+
+def test_small_integers_are_not_multiplied_by_torch_on_a_cpu(folder: Path) -> None:
+    asked = config(folder, 2)
+    with pytest.raises(InvalidRequest, match="dtype: q4 on a CPU is for native code, and several"):
+        build_loop(replace(asked, model=replace(asked.model, dtype="q4")))
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InvalidRequest, match="tensor_parallel: 2 is more than this machine's 1"):
+        check_devices(2, "cuda")
+    check_devices(2, "cpu")
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_is_not_waited_for_for_ever(
+    folder: Path, byte_files: TokenizerFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collectives, "_PATIENCE", timedelta(seconds=2))  # of rank 0 alone
+    monkeypatch.setattr(team_module, "_NEWS", 0.2)
+    before = ranks_of(os.getpid())
+    client = LocalClient(lambda: build_loop(config(folder, 2), byte_files), byte_files)
+    (rank,) = [pid for pid in ranks_of(os.getpid()) if pid not in before]
+    stream = iter(client.generate(ask("a", 450)))
+    next(stream)
+    os.kill(rank, signal.SIGSTOP)
+    with pytest.raises(EngineDied):
+        for _ in stream:
+            pass
+    client.close()
+    assert not is_alive(rank)
 
 
 PARENT = """

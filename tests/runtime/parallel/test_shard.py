@@ -186,3 +186,17 @@ def test_which_rank_holds_which_key_value_heads(
         assert {head // group for head in heads} == set(range(first, first + count))
         assert shard.config.num_heads == len(heads)
         assert shard.config.num_kv_heads == count
+
+
+def test_a_tied_head_is_cut_from_the_embedding(make_model: Callable[..., Path]) -> None:
+    """257 rows on two ranks: 129 and 128 and one of zeros."""
+    with open_checkpoint(make_model(tie_word_embeddings=True)) as whole:
+        embedding = read_float32(whole, "model.embed_tokens.weight")
+        ranks = [ShardedCheckpoint.of(whole, rank, 2) for rank in range(2)]
+        heads = [read_float32(rank, "lm_head.weight") for rank in ranks]
+        assert all("lm_head.weight" in rank.names() for rank in ranks)
+        assert [head.shape for head in heads] == [(129, 32), (129, 32)]
+        together = np.concatenate(heads)
+        assert np.array_equal(together[:257], embedding)
+        assert not together[257:].any()
+        assert not any(rank.config.tie_embeddings for rank in ranks)
