@@ -2,7 +2,7 @@
 no model.
 """
 
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from .. import implementation
 
 Activation = Literal["silu", "gelu", "gelu_tanh"]
+_ACTIVATIONS: Final = frozenset(get_args(Activation))
 
 
 def gated_activation(gate_up: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
@@ -22,7 +23,7 @@ def gated_activation(gate_up: torch.Tensor, activation: Activation = "silu") -> 
         raise ValueError(
             f"gated_activation: expected [T, 2 * I] with an even width, got {tuple(gate_up.shape)}"
         )
-    if activation not in get_args(Activation):
+    if activation not in _ACTIVATIONS:
         raise ValueError(f"gated_activation: no activation {activation!r}")
     if implementation.is_triton(gate_up):
         from .triton_kernel import gated_activation_triton

@@ -14,16 +14,12 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     x: [..., D] and weight: [D], any float dtypes. Returns a new tensor of the weight's dtype, so
     that an fp32 sum can be normalised for a bf16 product.
     """
-    if weight.shape != x.shape[-1:]:
-        raise ValueError(f"rms_norm: weight {tuple(weight.shape)} does not fit x {tuple(x.shape)}")
+    _check(x, weight)
     if implementation.is_triton(x):
         from .triton_kernel import rms_norm_triton
 
         return rms_norm_triton(x, weight, eps)
-    if x.dtype is weight.dtype:
-        return F.rms_norm(x, weight.shape, weight, eps)
-    normed = F.rms_norm(x.float(), weight.shape, None, eps)
-    return torch.mul(normed, weight, out=torch.empty_like(x, dtype=weight.dtype))
+    return _rms_norm_cpu(x, weight, eps)
 
 
 def add_rms_norm(
@@ -40,8 +36,21 @@ def add_rms_norm(
             f"add_rms_norm: x {tuple(x.shape)} cannot be added to a total {tuple(total.shape)} "
             f"with strides {total.stride()}"
         )
-    if implementation.is_triton(x) and weight.shape == x.shape[-1:]:
+    _check(x, weight)
+    if implementation.is_triton(x):
         from .triton_kernel import add_rms_norm_triton
 
         return add_rms_norm_triton(x, total, weight, eps)
-    return rms_norm(total.add_(x), weight, eps)
+    return _rms_norm_cpu(total.add_(x), weight, eps)
+
+
+def _check(x: torch.Tensor, weight: torch.Tensor) -> None:
+    if weight.shape != x.shape[-1:]:
+        raise ValueError(f"rms_norm: weight {tuple(weight.shape)} does not fit x {tuple(x.shape)}")
+
+
+def _rms_norm_cpu(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    if x.dtype is weight.dtype:
+        return F.rms_norm(x, weight.shape, weight, eps)
+    normed = F.rms_norm(x.float(), weight.shape, None, eps)
+    return torch.mul(normed, weight, out=torch.empty_like(x, dtype=weight.dtype))

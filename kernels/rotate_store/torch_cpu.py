@@ -5,7 +5,7 @@ import torch
 from ..kv_pages import KVPages
 from ..rms_norm import rms_norm
 from ..rotary import rotate
-from ..store_kv import store_kv
+from ..store_kv.torch_cpu import store_kv_cpu
 from .norms import HeadNorms
 
 
@@ -27,5 +27,5 @@ def rotate_and_store_cpu(
     else:  # q and k lie side by side: one rotation for both
         both = rotate(qkv[:, :rotated], cos, sin)
         q, k = both[:, :num_heads], both[:, num_heads:]
-    store_kv(k, v, pages, slots)
+    store_kv_cpu(k, v, pages, slots)
     return q
