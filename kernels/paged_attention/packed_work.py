@@ -31,6 +31,7 @@ class Work:
     buffer: int32 on the device, laid out as above; page_ids: int32, flat; where a row's page ids
     begin in it is part of the row. num_rows, num_merges, num_parts: for how many of them there is
     room; how many there are is read on the device, by `num_programs` programs for each KV head.
+    trees: as `pack_trees` lays them out, where rows have any.
     """
 
     buffer: torch.Tensor
@@ -43,6 +44,7 @@ class Work:
     has_long: bool
     has_shared: bool
     cut: Cut
+    trees: torch.Tensor | None = None
 
     @property
     def shared(self) -> SharedPrefixes | None:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from .prefix_groups import find_prefix_groups
+from .tree_masks import Trees, unpack_masks
 
 # Reading one key and value for one row costs about as much as 1/250 of a call (measured with 3 KV
 # heads of 64); a shared part costs one more call and a merge.
@@ -86,8 +87,10 @@ def plan_parts(
     group: int,
     window: int | None,
     dtype: torch.dtype,
+    trees: Trees | None = None,
 ) -> Parts:
     """Cut the step into parts; arguments as in `plan_attention`, checked there."""
+    trees = trees or {}
     cached = contexts - queries
     key_start = np.zeros_like(cached)
     limited = np.zeros(len(queries), dtype=bool)
@@ -107,7 +110,12 @@ def plan_parts(
                 slots=rows.slots(members[:1], np.arange(num_keys)[None]),
             )
         )
-    own = [_own_part(rows, members, group, window, dtype) for members in _alike(rows, group)]
+    is_tree = np.isin(np.arange(len(queries)), list(trees))
+    own = [
+        _own_part(rows, members, group, window, dtype)
+        for members in _alike(rows, np.flatnonzero(~is_tree), group)
+    ]
+    own += [_tree_part(rows, row, unpack_masks(masks), dtype) for row, masks in trees.items()]
     return Parts(tuple(own), tuple(shared))
 
 
@@ -129,10 +137,12 @@ def _shared_runs(
         yield np.array([row]), int(cached[row])
 
 
-def _alike(rows: _Rows, group: int) -> Iterator[NDArray[np.int64]]:
-    """All rows, in sets of equally many queries and similar numbers of keys."""
+def _alike(rows: _Rows, among: NDArray[np.int64], group: int) -> Iterator[NDArray[np.int64]]:
+    """Those rows, in sets of equally many queries and similar numbers of keys."""
     keys = rows.contexts - rows.key_start
-    order = np.lexsort((np.arange(len(keys)), -keys, rows.queries))
+    order = among[np.lexsort((among, -keys[among], rows.queries[among]))]
+    if not len(order):
+        return
     start = 0
     for end in range(1, len(order) + 1):
         longest, queries = int(keys[order[start]]), int(rows.queries[order[start]])
@@ -174,6 +184,22 @@ def _own_part(
         slots=rows.slots(members, np.minimum(positions, context[:, None] - 1)),
         mask=mask,
         causal=causal,
+    )
+
+
+def _tree_part(rows: _Rows, row: int, sees: NDArray[np.bool_], dtype: torch.dtype) -> Part:
+    """One call for one row whose new tokens are a tree."""
+    members = np.array([row])
+    start, context, num_queries = rows.key_start[row], rows.contexts[row], len(sees)
+    hidden = np.zeros((num_queries, context - start), dtype=bool)
+    hidden[:, -num_queries:] = ~sees
+    mask = torch.zeros(hidden.shape, dtype=dtype)
+    return Part(
+        tokens=rows.tokens(members),
+        rows=1,
+        queries=num_queries,
+        slots=rows.slots(members, np.arange(start, context)[None]),
+        mask=mask.masked_fill_(torch.from_numpy(hidden), float("-inf"))[None, None],
     )
 
 

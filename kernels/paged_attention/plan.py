@@ -1,7 +1,7 @@
 """The step's attention plan: what all layers share. Knows lengths and page numbers, no K or V."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from .. import implementation
 from .packed_work import RowPages, Work, pack, packed_size
 from .parts import Parts, plan_parts
 from .sharing import share
+from .tree_masks import Trees, check_trees, pack_trees
 from .work_list import SPLIT, Cut, check_page_size, choose_split, list_work, long_tile
 
 
@@ -27,7 +28,8 @@ class AttentionPlan:
     """One step's rows. `parts` drive the CPU path, `work` the Triton kernels; the other is None.
 
     `group` is the number of query heads for each KV head; `window`: a token attends to that many
-    positions, itself included (None: to all); num_tokens: new tokens of all rows, and padding.
+    positions, itself included (None: to all); num_tokens: new tokens of all rows, and padding;
+    trees: of rows whose new tokens are no line.
     """
 
     rows: Rows
@@ -37,6 +39,7 @@ class AttentionPlan:
     num_tokens: int
     parts: Parts | None
     work: Work | None
+    trees: Trees = field(default_factory=dict)
 
 
 def plan_attention(
@@ -51,6 +54,7 @@ def plan_attention(
     device: torch.device | str,
     deterministic: bool = True,
     cut: Cut | None = None,
+    trees: Trees | None = None,
 ) -> AttentionPlan:
     """Plan one step's attention for `paged_attention` with q of `dtype` on `device`.
 
@@ -61,22 +65,30 @@ def plan_attention(
     place of what is chosen here. On a GPU, rows that share leading pages read them together where
     that pays, if page_table is on the host.
 
+    trees: by row, which of its new tokens see which (`tree_masks`); the keys and values of a tree's
+    tokens are at the row's last positions, in the order of the tokens. Not with a window.
+
     Raises ValueError where a row has no new token, more new tokens than context, or a context
-    longer than its part of the page table.
+    longer than its part of the page table, and where a tree doesn't fit its row.
     """
     queries = np.asarray(query_lens, dtype=np.int64)
     contexts = np.asarray(context_lens, dtype=np.int64)
     _check(queries, contexts, page_table, page_size, window)
+    trees = trees or {}
+    check_trees(trees, queries, window)
     if cut is None:
         split = SPLIT if deterministic else choose_split(contexts)
         cut = Cut(group, window, split, long_tile=long_tile(queries, group))
     parts, work = None, None
     if implementation.is_triton(torch.empty(0, device=device)):
         work = _send_work(queries, contexts, page_table, cut, torch.device(device), page_size)
+        if trees:
+            packed = torch.from_numpy(pack_trees(trees, len(queries)))
+            work = replace(work, trees=packed.to(device, non_blocking=True))
         rows = Rows(work.rows, work.page_ids)
     else:
         table = page_table.numpy()
-        parts = plan_parts(queries, contexts, table, page_size, group, window, dtype)
+        parts = plan_parts(queries, contexts, table, page_size, group, window, dtype, trees)
         first = np.arange(len(queries)) * table.shape[1]
         columns = (np.cumsum(queries) - queries, queries, contexts, first)
         rows = Rows(torch.from_numpy(np.stack(columns, axis=1)), page_table.flatten())
@@ -88,6 +100,7 @@ def plan_attention(
         num_tokens=int(queries.sum()),
         parts=parts,
         work=work,
+        trees=trees,
     )
 
 

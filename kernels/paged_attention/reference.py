@@ -7,6 +7,7 @@ import torch
 
 from ..kv_pages import KVPages
 from .plan import AttentionPlan
+from .tree_masks import unpack_masks
 
 
 def paged_attention_reference(
@@ -19,9 +20,11 @@ def paged_attention_reference(
 ) -> torch.Tensor:
     """Shapes as in `paged_attention`."""
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    for token, num_queries, context, first_page in plan.rows.table.tolist():
+    for row, (token, num_queries, context, first_page) in enumerate(plan.rows.table.tolist()):
         if not num_queries:
             continue
+        tree = plan.trees.get(row)
+        sees = None if tree is None else torch.from_numpy(unpack_masks(tree))
         own = plan.rows.page_ids[first_page : first_page + -(-context // plan.page_size)].long()
         keys, values = (
             _stored(stored, scales, own, context).repeat_interleave(plan.group, 1)
@@ -30,7 +33,10 @@ def paged_attention_reference(
         for query in range(num_queries):
             last = context - num_queries + query
             first = 0 if plan.window is None else max(0, last + 1 - plan.window)
-            seen = slice(first, last + 1)
+            seen = torch.arange(first, last + 1, device=q.device)
+            if sees is not None:
+                before = torch.arange(context - num_queries)
+                seen = torch.cat([before, before.numel() + sees[query].nonzero()[:, 0]])
             scores = torch.einsum("hd,lhd->hl", q[token + query].float(), keys[seen]) * scale
             if softcap is not None:
                 scores = softcap * torch.tanh(scores / softcap)

@@ -51,7 +51,12 @@ def _walk(
     exponent_scale,
     softcap_exponent,
     window,
+    masks,
+    num_masked,
+    query,
+    first_new,
     HAS_WINDOW: tl.constexpr,
+    HAS_TREES: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     QUANTIZED: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
@@ -85,6 +90,14 @@ def _walk(
             seen = inside[None, :] & (key[None, :] <= position[:, None])
             if HAS_WINDOW:
                 seen = seen & (key[None, :] > position[:, None] - window)
+            if HAS_TREES:
+                new = key - first_new
+                bits = tl.load(
+                    masks + query[:, None] * tl.cdiv(num_masked, 32) + (new >> 5)[None, :],
+                    mask=(query < num_masked)[:, None] & (inside & (new >= 0))[None, :],
+                    other=-1,
+                )
+                seen = seen & ((bits >> (new & 31)[None, :] & 1) != 0)
         acc, total, largest = reduce_tile(
             queries,
             keys,
@@ -117,6 +130,7 @@ def _attend(
     part_lse,
     work,
     page_ids,
+    trees,
     num_rows,
     split,
     q_token_stride,
@@ -125,6 +139,7 @@ def _attend(
     softcap_exponent,
     window,
     HAS_WINDOW: tl.constexpr,
+    HAS_TREES: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     QUANTIZED: tl.constexpr,
     GROUP: tl.constexpr,
@@ -141,7 +156,8 @@ def _attend(
     kv_head = tl.program_id(1)
     num_heads = tl.num_programs(1) * GROUP
     item = work + _HEADER + _ROW * num_rows + _ITEM * index
-    row = work + _HEADER + _ROW * tl.load(item)
+    row_number = tl.load(item)
+    row = work + _HEADER + _ROW * row_number
     start = tl.load(item + 1)
     begin = tl.load(item + 2)
     part = tl.load(item + 3)
@@ -172,7 +188,14 @@ def _attend(
     if HAS_WINDOW:
         full_begin = tl.cdiv(tl.maximum(newest - window + 1, begin), BLOCK_N) * BLOCK_N
         begin = tl.maximum(tl.maximum(oldest - window + 1, 0) // BLOCK_N * BLOCK_N, begin)
-    full_end = tl.maximum(tl.minimum(end, oldest + 1) // BLOCK_N * BLOCK_N, full_begin)
+    num_seen = oldest + 1  # keys that every query sees
+    masks, num_masked = trees, 0
+    if HAS_TREES:
+        masks_at = tl.load(trees + row_number)
+        masks = trees + masks_at
+        num_masked = tl.where(masks_at >= 0, num_queries, 0)
+        num_seen = tl.where(masks_at >= 0, context - num_queries, num_seen)
+    full_end = tl.maximum(tl.minimum(end, num_seen) // BLOCK_N * BLOCK_N, full_begin)
 
     k_head = k_pages + kv_head * HEAD_DIM
     v_head = v_pages + kv_head * HEAD_DIM
@@ -198,7 +221,12 @@ def _attend(
             exponent_scale,
             softcap_exponent,
             window,
+            masks,
+            num_masked,
+            query,
+            context - num_queries,
             HAS_WINDOW,
+            HAS_TREES,
             HAS_SOFTCAP,
             QUANTIZED,
             PAGE_SIZE,
@@ -225,7 +253,12 @@ def _attend(
         exponent_scale,
         softcap_exponent,
         window,
+        masks,
+        num_masked,
+        query,
+        context - num_queries,
         HAS_WINDOW,
+        HAS_TREES,
         HAS_SOFTCAP,
         QUANTIZED,
         PAGE_SIZE,
@@ -252,7 +285,12 @@ def _attend(
         exponent_scale,
         softcap_exponent,
         window,
+        masks,
+        num_masked,
+        query,
+        context - num_queries,
         HAS_WINDOW,
+        HAS_TREES,
         HAS_SOFTCAP,
         QUANTIZED,
         PAGE_SIZE,
@@ -290,6 +328,7 @@ def _kernel(
     part_lse,
     work,
     page_ids,
+    trees,
     num_rows,
     split,
     long_split,
@@ -299,6 +338,7 @@ def _kernel(
     softcap_exponent,
     window,
     HAS_WINDOW: tl.constexpr,
+    HAS_TREES: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     QUANTIZED: tl.constexpr,
     GROUP: tl.constexpr,
@@ -331,6 +371,7 @@ def _kernel(
                 part_lse,
                 work,
                 page_ids,
+                trees,
                 num_rows,
                 long_split,
                 q_token_stride,
@@ -339,6 +380,7 @@ def _kernel(
                 softcap_exponent,
                 window,
                 HAS_WINDOW,
+                HAS_TREES,
                 HAS_SOFTCAP,
                 QUANTIZED,
                 GROUP,
@@ -367,6 +409,7 @@ def _kernel(
                 part_lse,
                 work,
                 page_ids,
+                trees,
                 num_rows,
                 split,
                 q_token_stride,
@@ -375,6 +418,7 @@ def _kernel(
                 softcap_exponent,
                 window,
                 HAS_WINDOW,
+                HAS_TREES,
                 HAS_SOFTCAP,
                 QUANTIZED,
                 GROUP,
@@ -423,6 +467,7 @@ def paged_attention_triton(
         part_lse,
         work.buffer,
         work.page_ids,
+        work.buffer if work.trees is None else work.trees,
         work.num_rows,
         cut.split,
         cut.long_split,
@@ -432,6 +477,7 @@ def paged_attention_triton(
         softcap_exponent,
         window or 0,
         HAS_WINDOW=window is not None,
+        HAS_TREES=work.trees is not None,
         HAS_SOFTCAP=softcap is not None,
         QUANTIZED=pages.k_scales is not None,
         GROUP=cut.group,

@@ -19,6 +19,7 @@ def launch(
     softcap: float | None = None,
     short: bool = True,
     long_tile: int | None = None,
+    trees: bool = False,
 ) -> None:
     """Decode, unless told otherwise; with `long_tile` and `short` mixed."""
     shape = (64, page_size, 8, head_dim)
@@ -29,6 +30,8 @@ def launch(
     plan = StaticPlan(capacity, page_size, group=group, window=window, device="cpu", cut=cut).plan
     assert plan.work is not None
     object.__setattr__(plan.work, "has_short", short)
+    if trees:
+        object.__setattr__(plan.work, "trees", torch.zeros(64, dtype=torch.int32))
     q = torch.zeros((64, 8 * group + 16, head_dim), dtype=dtype)[:, : 8 * group]
     pages = KVPages(k, v, scales, scales)
     paged_attention_triton(q, pages, plan.work, window, scale=0.1, softcap=softcap)
@@ -128,3 +131,11 @@ def launch_mixed_256_softcap_window() -> None:
 
 def launch_mixed_int8() -> None:
     launch(stored=torch.int8, long_tile=64)
+
+
+def launch_trees_64() -> None:
+    launch(head_dim=64, group=3, trees=True)
+
+
+def launch_trees_128() -> None:
+    launch(trees=True)
