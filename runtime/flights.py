@@ -13,12 +13,19 @@ from .request import Request
 class Flights:
     def __init__(self) -> None:
         self._steps: deque[dict[str, Request]] = deque()
+        self._have_drafts = False
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def launch(self, requests: Iterable[Request]) -> None:
+    def launch(self, requests: Iterable[Request], *, has_drafts: bool) -> None:
         self._steps.append({request.id: request for request in requests})
+        self._have_drafts = has_drafts
+
+    @property
+    def may_be_followed(self) -> bool:
+        """Not where drafts fly: how many tokens come of them is not known."""
+        return not (self._steps and self._have_drafts)
 
     @property
     def latest(self) -> dict[str, Request]:

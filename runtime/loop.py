@@ -6,7 +6,6 @@ shells around it.
 """
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +237,6 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
     arch = backend.config
     runner = backend.build(resolved)
     schedule = resolved.schedule
-    if runner.overlaps:  # a draft is guessed from tokens that are still in flight
-        schedule = replace(schedule, max_drafts=0)
     num_pages, page_size = resolved.num_pages, resolved.page_size
     vocabulary = files.vocabulary.padded(arch.vocab_size)
     cache = PrefixCache(num_pages, page_size)
@@ -263,7 +260,9 @@ def assemble(backend: Backend, files: TokenizerFiles, resolved: ResolvedConfig) 
             vocabulary, resolved.context_length, num_pages * page_size, files.eos_ids
         ),
         scheduler=Scheduler(
-            *(cache, compiler, advancer, schedule, files.eos_ids), backend.row_cost
+            *(cache, compiler, advancer, schedule, files.eos_ids),
+            backend.row_cost,
+            overlaps=runner.overlaps,
         ),
         backend=backend,
         runner=runner,

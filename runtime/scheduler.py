@@ -61,12 +61,16 @@ class Scheduler:
         options: ScheduleOptions,
         eos_ids: tuple[int, ...],
         row_cost: float,
+        *,
+        overlaps: bool,
     ) -> None:
-        """`row_cost`: see `speculation`."""
+        """`row_cost`: see `speculation`; `overlaps`: see `Runner`."""
         self.counters = Counters()
         self._compiler = compiler
         self._advancer = advancer
-        self._speculator = Speculator(advancer, options.max_drafts, row_cost)
+        self._speculator = Speculator(
+            advancer, options.max_drafts, row_cost, least_gain=1.0 if overlaps else 0.0
+        )
         assert options.token_budget is not None, "the schedule was resolved"
         self._token_budget = options.token_budget
         self._eos_ids = eos_ids
@@ -145,6 +149,8 @@ class Scheduler:
         May be empty; with a step in flight that only says that this one must be committed first.
         """
         self._collect_grammars()
+        if self._flights and self._lands_first():
+            return Batch(())
         plan = _Plan(self._token_budget)
         for request in list(self._running.values()):
             if request.slot is None or plan.budget <= 0:
@@ -163,8 +169,19 @@ class Scheduler:
             write for request, _ in plan.parts for write in self._placement.page_writes(request)
         ]
         if spans:
-            self._flights.launch([request for request, _ in plan.parts])
+            self._flights.launch([request for request, _ in plan.parts], has_drafts=bool(drafts))
         return Batch(spans, tuple(plan.copies), tuple(writes))
+
+    def _lands_first(self) -> bool:
+        """Is more to be had by waiting for the step in flight than by planning while it flies?"""
+        if not self._flights.may_be_followed:
+            return True
+        drawing = [
+            request
+            for request in self._running.values()
+            if request.is_drawing and request.tentative is None
+        ]
+        return self._speculator.expects(drawing)
 
     def draws(self, batch: Batch) -> Draws:
         """How to choose the tokens of the step that was planned last, asked after the one before it
@@ -244,6 +261,8 @@ class Scheduler:
             if self._fits(request, drafts):
                 found[request.id] = drafts
                 plan.budget -= len(drafts)
+        if self._flights:  # others draw after what isn't known yet: their step is to be followed
+            return found
         free = [request for request in drawing if request.tentative is None]
         chosen = self._speculator.choose(free, plan.budget)
         for request, drafts in zip(free, chosen, strict=True):

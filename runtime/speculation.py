@@ -8,6 +8,10 @@ of weights, which all rows share). Without drafts, a step of B requests makes T 
 C = 1 + row_cost (B - 1). One more draft, right with chance p together with those before it, makes p
 tokens more in row_cost more: it pays where p / row_cost > T / C. The most likely go first, and T
 and C grow with each.
+
+Where steps overlap, drafts have another price: they stand after tokens that are known, so the step
+before has to land first, and the device waits for the plan. At worst that takes as long as a step
+does. So there they must bring, together, at least a token for each request that draws.
 """
 
 import logging
@@ -52,12 +56,16 @@ class _Candidate:
 
 
 class Speculator:
-    """`max_drafts`: of one request in one step; 0: never any."""
+    """`max_drafts`: of one request in one step; 0: never any. `least_gain`: tokens that they must
+    bring for each request."""
 
-    def __init__(self, advancer: Advancer, max_drafts: int, row_cost: float) -> None:
+    def __init__(
+        self, advancer: Advancer, max_drafts: int, row_cost: float, least_gain: float
+    ) -> None:
         self._advancer = advancer
         self._max_drafts = max_drafts
         self._row_cost = row_cost
+        self._least_gain = least_gain
 
     def choose(self, requests: Sequence[Request], room: int) -> list[tuple[Draft, ...]]:
         """Drafts for each of `requests`, which all draw in this step; at most `room` together."""
@@ -70,6 +78,15 @@ class Speculator:
             tuple(candidate.draft for candidate in chain[:count])
             for chain, count in zip(chains, counts, strict=True)
         ]
+
+    def expects(self, requests: Sequence[Request]) -> bool:
+        """Are drafts likely to be chosen once the next token of each of `requests`, which is being
+        drawn, is known?"""
+        room = MAX_ROWS - len(requests)
+        if room <= 0 or not self._max_drafts or not requests:
+            return False
+        later = [self._candidates(request, room + 1)[1:] for request in requests]
+        return any(self._worthwhile(later, room))
 
     def _worthwhile(self, chains: Sequence[Sequence[_Candidate]], room: int) -> list[int]:
         """How many of each chain's candidates to take."""
@@ -90,7 +107,8 @@ class Speculator:
             counts[number] += 1
             tokens += chance
             time += self._row_cost
-        return counts
+        enough = tokens - len(chains) >= self._least_gain * len(chains)
+        return counts if enough else [0] * len(chains)
 
     def _candidates(self, request: Request, room: int) -> list[_Candidate]:
         most = min(room, self._max_drafts, request.max_tokens - request.num_output - 1)

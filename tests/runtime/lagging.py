@@ -214,6 +214,12 @@ class LaggingBackend:
     def free_bytes(self, schedule: Any) -> int:
         return 1 << 20
 
+    def check(self) -> None:
+        """It computes in this process."""
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
     def build(self, resolved: ResolvedConfig) -> LaggingRunner:
         slots, size = resolved.schedule.max_running, resolved.page_size
         table = PageTable(slots, resolved.pages_per_request, size)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sapwood.runtime.drafts import Drafter, Guess
 from sapwood.runtime.errors import OutOfMemory
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.protocol import JsonSchema, LogprobOptions, Regex
@@ -172,11 +173,13 @@ def test_random_traffic_over_a_lagging_device(
     expected = [said(alone.answer(**request)) for request in requests]
     driver = make_lagging(
         seed,
-        num_pages=data.draw(st.sampled_from([11, 14, 40, 400])),
+        num_pages=data.draw(st.sampled_from([9, 9, 11, 14, 400])),
         page_size=data.draw(st.sampled_from([16, 16, 32])),
         token_budget=data.draw(st.sampled_from([3, 17, 64, 512])),
         max_running=data.draw(st.sampled_from([2, 5, 32])),
     )
+    if data.draw(st.booleans()):  # drafts in every step that any are known for
+        driver.loop._scheduler._speculator._least_gain = 0.0
     aborted, poisoned = set(), set()
     poisons = {"poison": RuntimeError("poison"), "no memory": OutOfMemory("poison")}
     for request in requests:
@@ -272,3 +275,32 @@ def test_an_end_that_is_found_late_costs_one_token(make_lagging: MakeDriver) -> 
     assert stats["tokens_computed"] == others["tokens_computed"] + 6
     for name in ("requests_finished", "pages_evictable", "tokens_reused", "steps"):
         assert stats[name] == others[name] + (6 if name == "steps" else 0)
+
+
+# --- drafts ---------------------------------------------------------------------------------------
+
+
+def test_drafts_are_computed_where_they_bring_more_than_overlapping(
+    make_lagging: MakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text that repeats is guessed; another one keeps its steps overlapping."""
+    options = {"max_tokens": 60, "ignore_eos": True}
+    expected = {}
+    for text in ("it goes on", "on it goes"):
+        plain = make_lagging(overlaps=False, max_drafts=0)
+        expected[text] = plain.answer(text, **options).token_ids
+
+    def clairvoyant(self: Drafter, tokens: Any, most: int, least_chance: float) -> list[Guess]:
+        if tokens[0] != ord("i"):
+            return [Guess(0, 0.5)][:most]
+        rest = expected["it goes on"][len(tokens) - 10 :]
+        return [Guess(token, 0.9) for token in rest[:most]]
+
+    monkeypatch.setattr(Drafter, "guess", clairvoyant)
+    for text, is_guessed in (("it goes on", True), ("on it goes", False)):
+        driver = make_lagging()
+        assert driver.answer(text, **options).token_ids == expected[text]
+        stats = driver.loop.control("stats")
+        assert (stats["tokens_drafted"] > 0) is is_guessed
+        assert stats["tokens_accepted"] == stats["tokens_drafted"]
+        assert (stats["steps"] < 10) is is_guessed
