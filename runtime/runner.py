@@ -206,6 +206,7 @@ class ModelRunner:
                 window=config.sliding_window,
                 dtype=self._model.dtype,
                 device=self._device,
+                head_dim=config.head_dim,
                 deterministic=self._deterministic,
             ),
             logit_rows=logit_rows,

@@ -11,7 +11,7 @@ from .packed_work import RowPages, Work, pack, packed_size
 from .parts import Parts, plan_parts
 from .sharing import share
 from .tree_masks import Trees, check_trees, pack_trees
-from .work_list import SPLIT, Cut, check_page_size, choose_split, list_work, long_tile
+from .work_list import MAX_WIDE_ROW, SPLIT, Cut, check_page_size, choose_split, list_work, long_tile
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def plan_attention(
     window: int | None,
     dtype: torch.dtype,
     device: torch.device | str,
+    head_dim: int | None = None,
     deterministic: bool = True,
     cut: Cut | None = None,
     trees: Trees | None = None,
@@ -60,10 +61,11 @@ def plan_attention(
 
     The last query_lens[b] of row b's context_lens[b] tokens are new. Row b of page_table (int32
     [B, max_pages], on `device` or on the host) holds the pages of its positions in order; entries
-    past its context are ignored. deterministic: a row's result never depends on the other rows;
-    without it a GPU's splits may be chosen by the whole step. cut: how rows are cut on a GPU, in
-    place of what is chosen here. On a GPU, rows that share leading pages read them together where
-    that pays, if page_table is on the host.
+    past its context are ignored. head_dim: of q; heads above 128 have smaller tiles.
+    deterministic: a row's result never depends on the other rows; without it a GPU's splits may be
+    chosen by the whole step. cut: how rows are cut on a GPU, in place of what is chosen here. On a
+    GPU, rows that share leading pages read them together where that pays, if page_table is on the
+    host.
 
     trees: by row, which of its new tokens see which (`tree_masks`); the keys and values of a tree's
     tokens are at the row's last positions, in the order of the tokens. Not with a window.
@@ -78,7 +80,8 @@ def plan_attention(
     check_trees(trees, queries, window)
     if cut is None:
         split = SPLIT if deterministic else choose_split(contexts)
-        cut = Cut(group, window, split, long_tile=long_tile(queries, group))
+        row_bytes = head_dim * dtype.itemsize if head_dim is not None else MAX_WIDE_ROW
+        cut = Cut(group, window, split, long_tile=long_tile(queries, group, row_bytes))
     parts, work = None, None
     if implementation.is_triton(torch.empty(0, device=device)):
         work = _send_work(queries, contexts, page_table, cut, torch.device(device), page_size)

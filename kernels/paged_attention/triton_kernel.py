@@ -443,7 +443,7 @@ def paged_attention_triton(
 ) -> torch.Tensor:
     """Shapes as in `paged_attention`; the last dimension of q is contiguous."""
     num_kv_heads, head_dim, cut = pages.num_kv_heads, pages.head_dim, work.cut
-    short, long = short_tiles(pages, cut.short_tile), long_tiles(pages, cut.long_tile)
+    short, long = short_tiles(pages), long_tiles(pages, cut.long_tile)
     if cut.split % short.block_keys or cut.long_split % long.block_keys:
         raise ValueError(
             f"paged_attention: a split of {cut.split} keys, {cut.long_split} for long rows: not "

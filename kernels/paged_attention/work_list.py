@@ -24,6 +24,8 @@ LONG_SPLIT = 4_096
 MAX_SPLIT_TILES = 8
 # From so many tiles of 128 rows on, tiles of 128 still keep every multiprocessor busy.
 MIN_WIDE_TILES = 64
+# Bytes of one head of a query: more, and what a tile of 128 gathers is too much for registers.
+MAX_WIDE_ROW = 256
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
@@ -79,15 +81,15 @@ def short_tile(group: int) -> int:
     return max(16, 1 << (group - 1).bit_length())
 
 
-def long_tile(queries: Int64s, group: int) -> int:
-    """Tile rows of long items: 128 where a step has enough of them and no short rows, whose tiles
-    need fewer warps. A row's sums are the same in tiles of 64 and of 128: a warp has 16 whole rows
-    of either."""
+def long_tile(queries: Int64s, group: int, row_bytes: int) -> int:
+    """Tile rows of long items: 128 where a step has enough of them, no short rows, whose tiles
+    need fewer warps, and heads of up to 256 bytes. A row's sums are then the same in tiles of 64
+    and of 128: a warp has 16 whole rows of either."""
     if group > 128:
         raise ValueError(f"plan_attention: {group} query heads for each KV head, at most 128")
     is_long = queries > short_tile(group) // group
     wide = int((-(-queries[is_long] // (128 // group))).sum())
-    if wide >= MIN_WIDE_TILES and is_long.all():
+    if wide >= MIN_WIDE_TILES and is_long.all() and row_bytes <= MAX_WIDE_ROW:
         return 128
     return max(64, short_tile(group))
 

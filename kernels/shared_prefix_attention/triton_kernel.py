@@ -153,7 +153,7 @@ def shared_prefix_attention_triton(
     exponent_scale, softcap_exponent = scale * math.log2(math.e), 0.0
     if softcap is not None:
         exponent_scale, softcap_exponent = 2 * exponent_scale / softcap, softcap * math.log2(math.e)
-    tile = short_tiles(pages, shared.block_rows)
+    tile = short_tiles(pages)
     _kernel[(shared.num_programs, num_kv_heads)](
         q,
         pages.k,

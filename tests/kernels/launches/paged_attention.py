@@ -1,6 +1,7 @@
 """Launches of paged attention: head sizes, page sizes and formats at decode, extend and mixed."""
 
 import torch
+import triton
 
 from sapwood.kernels.kv_pages import QUANTIZED, KVPages
 from sapwood.kernels.paged_attention import Capacity, StaticPlan
@@ -105,10 +106,6 @@ def launch_extend_256_softcap_window() -> None:
     launch(head_dim=256, group=2, softcap=50.0, window=4_096, short=False, long_tile=64)
 
 
-def launch_extend_256_wide() -> None:
-    launch(head_dim=256, group=2, short=False, long_tile=128)
-
-
 def launch_extend_int8() -> None:
     launch(stored=torch.int8, short=False, long_tile=128)
 
@@ -129,8 +126,14 @@ def launch_mixed_256_softcap_window() -> None:
     launch(head_dim=256, group=2, softcap=50.0, window=4_096, long_tile=64)
 
 
-def launch_mixed_int8() -> None:
-    launch(stored=torch.int8, long_tile=64)
+def launch_mixed_quantized() -> None:
+    if triton.runtime.driver.active.get_current_target().arch >= 89:
+        launch(stored=torch.float8_e4m3fn)  # older GPUs have no such numbers
+        launch(stored=torch.float8_e4m3fn, long_tile=64)
+        # On sm_80 two registers of it are kept on the stack, outside the loops over keys.
+        launch(stored=torch.int8, long_tile=64)
+    else:
+        launch(stored=torch.int8, dtype=torch.float16, head_dim=64, long_tile=64)
 
 
 def launch_trees_64() -> None:

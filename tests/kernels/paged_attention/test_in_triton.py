@@ -242,6 +242,19 @@ def test_splits_chosen_by_the_step_give_the_same_result(tensors: Make) -> None:
     assert (step.attend(plan) - step.wanted()).abs().max() <= 1e-5
 
 
+def test_tiles_of_128_where_there_are_many_queries(tensors: Make) -> None:
+    step = tensors(rows=((1_030, 1_030),), group=8, page_size=256)
+    tiles = []
+    for head_dim in (None, 64, 65):
+        work = step.plan(cut=None, head_dim=head_dim).work
+        assert work is not None
+        tiles.append(work.cut.long_tile)
+    assert tiles == [128, 128, 64]  # float32: 256 bytes are 64 numbers
+    step = tensors(rows=((1_030, 1_030), (1, 1)), group=8, page_size=256)
+    work = step.plan(cut=None).work
+    assert work is not None and work.cut.long_tile == 64
+
+
 def test_a_page_table_on_the_device_is_used_as_it_is(tensors: Make) -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is one memory")
@@ -265,8 +278,8 @@ def test_what_cannot_be_is_refused(tensors: Make) -> None:
         tensors(rows=((1, 9),), group=129, long_tile=256).plan(cut=None)
     with pytest.raises(ValueError, match="Cut: 65 heads of a group in tiles of 64"):
         Cut(65, None)
-    with pytest.raises(ValueError, match="a split of 96 keys"):
-        plan = step.plan(cut=Cut(2, None, split=96))
+    with pytest.raises(ValueError, match="a split of 80 keys"):
+        plan = step.plan(cut=Cut(2, None, split=80))
         paged_attention(step.q, step.pages, plan, scale=1.0)
 
 
