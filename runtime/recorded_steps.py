@@ -24,6 +24,9 @@ from .upload import Layout
 
 # Beyond so many tokens even a small model computes for longer than its launches take.
 MAX_TOKENS: Final = 512
+# A pass over shared prefixes is one more launch for each layer, in every step of a size: fewer rows
+# seldom share enough to pay for that.
+SHARING_ROWS: Final = 8
 NO_PLACE: Final = -1  # nothing is stored of a token that is only padding
 
 
@@ -129,6 +132,7 @@ class _RecordedStep:
                 pages_per_row=table.pages_per_slot,
                 num_programs=num_programs,
                 long_rows=size.has_long,
+                sharing=size.rows >= SHARING_ROWS,
             ),
             table.page_size,
             group=config.num_heads // config.num_kv_heads,

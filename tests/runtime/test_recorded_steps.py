@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sapwood.kernels import implementation
+from sapwood.kernels.paged_attention import sharing
 from sapwood.runtime.batch import AWAITED, PageWrite
 from sapwood.runtime.config import DeviceOptions, ScheduleOptions, resolve_schedule
 from sapwood.runtime.errors import InvalidRequest
@@ -16,7 +17,7 @@ from sapwood.runtime.forward import ForwardInputs
 from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.page_table import PageTable
-from sapwood.runtime.recorded_steps import MAX_TOKENS, RecordedSteps, Size, sizes
+from sapwood.runtime.recorded_steps import MAX_TOKENS, SHARING_ROWS, RecordedSteps, Size, sizes
 from sapwood.runtime.step_arrays import StepArrays
 from sapwood.runtime.torch_backend import Gpu, TorchBackend
 
@@ -83,14 +84,22 @@ def test_sizes_cover_all_small_steps(max_rows: int, budget: int) -> None:
 class Setup:
     """Recorded steps over a tiny model, and pages that hold the keys and values of some text."""
 
-    def __init__(self, model: LlamaModel, rows: int = 6, budget: int = 64) -> None:
+    def __init__(
+        self,
+        model: LlamaModel,
+        rows: int = 6,
+        budget: int = 64,
+        numbers: np.ndarray | None = None,
+    ) -> None:
+        """numbers: of each slot's pages."""
+        if numbers is None:
+            numbers = np.random.default_rng(0).permutation(64)[: rows * 10].reshape(rows, 10)
         config = model.config
         heads = (config.num_kv_heads, config.head_dim)
         self.model, self.graphs = model, CalledAgain()
-        self.kv = KVCache(config.num_layers, 64, 16, *heads, torch.float32)
-        self.table = PageTable(rows, 10, 16)
+        self.kv = KVCache(config.num_layers, numbers.max() + 4, 16, *heads, torch.float32)
+        self.table = PageTable(rows, numbers.shape[1], 16)
         self.last_tokens = torch.full((rows,), 65)
-        numbers = np.random.default_rng(0).permutation(64)[: rows * 10].reshape(rows, 10)
         self.table.write(
             [PageWrite(slot, 0, tuple(row)) for slot, row in enumerate(numbers.tolist())]
         )
@@ -188,9 +197,40 @@ def test_a_replayed_step_computes_what_a_launched_one_does(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     for ours, theirs in zip(written, setup.snapshot(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    untouched = np.setdiff1d(np.arange(64 * 16), arrays.places)  # padding stores nothing
+    untouched = np.setdiff1d(
+        np.arange(setup.kv.num_pages * 16), arrays.places
+    )  # padding stores nothing
     for ours, theirs in zip(before, written, strict=True):
         assert torch.equal(ours.flatten(0, 1)[untouched], theirs.flatten(0, 1)[untouched])
+
+
+def test_rows_of_a_recorded_step_share_prefixes(
+    tiny_model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("Triton is not interpreted here")
+    size = Size(8, 8, has_long=False)
+    assert size.rows >= SHARING_ROWS
+    monkeypatch.setattr(implementation, "is_triton", lambda x: True)
+    monkeypatch.setattr("sapwood.runtime.recorded_steps.sizes", lambda rows, budget: [size])
+    monkeypatch.setattr(sharing, "MIN_SAVED_TOKENS", 256)
+    shared: list[object] = []
+    plan_shared_work = sharing.plan_shared_work
+
+    def planned(*args: Any, **kwargs: Any) -> Any:
+        shared.append(plan_shared_work(*args, **kwargs))
+        return shared[-1]
+
+    monkeypatch.setattr(sharing, "plan_shared_work", planned)
+    numbers = np.arange(8 * 20).reshape(8, 20)
+    numbers[:, :16] = np.arange(16)  # a split of 256 tokens
+    setup = Setup(tiny_model, rows=8, numbers=numbers)
+    arrays = setup.arrays([(slot, 257 + 9 * slot, 1) for slot in range(6)])
+    with torch.inference_mode():
+        found = setup.steps.logits(arrays)
+    assert found is not None and shared[-1] is not None
+    monkeypatch.undo()
+    torch.testing.assert_close(found.clone(), setup.eagerly(arrays), rtol=0, atol=1e-5)
 
 
 def test_recording_stores_nothing(tiny_model: LlamaModel) -> None:
