@@ -132,7 +132,6 @@ def _backend(
     if device.type == "cuda":
         from torch.distributed import ProcessGroupNCCL
 
-        torch.cuda.set_device(device)
         nccl = ProcessGroupNCCL.Options()
         nccl._timeout = _PATIENCE
         return ProcessGroup.BackendType.NCCL, ProcessGroupNCCL(store, rank, size, nccl)
