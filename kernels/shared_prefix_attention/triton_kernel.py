@@ -4,11 +4,11 @@ The tile's rows are tokens times the query heads of a KV head, gathered by their
 what were many rows' vector-matrix products become one matrix product. Splits are whole and lie
 before every query: nothing is masked but the tile's empty rows.
 
-A tile is one to four sub-tiles of `block_rows` rows over the same keys. With the block that
+A tile is a few blocks of rows over the same keys. With blocks as large as those that
 `paged_attention` has for decoding, the matrix instructions and the order of every sum are those of
-a row on its own (the same code over tiles of the same shape), so that who shares never changes a
-result. Larger blocks do less loading for each product (wgmma from 64 rows on), but may round
-otherwise. Not measured.
+a row on its own (the same code over tiles of the same shape), so that who shares should never
+change a result: it doesn't in Triton's interpreter; on a GPU that is not measured. One block of 64
+rows would do the same products by larger instructions (wgmma), which may round otherwise.
 """
 
 import math
