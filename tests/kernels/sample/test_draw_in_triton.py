@@ -91,6 +91,7 @@ def test_shapes(number: int, shape: tuple[int, float, int, int, int], monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)  # nearly flat rows are read some tens of times
 @pytest.mark.parametrize("vocab", [50_257, 128_256, 262_144])
 @pytest.mark.parametrize("spread", [0.3, 3.0])
 def test_large_vocabularies(vocab: int, spread: float) -> None:
