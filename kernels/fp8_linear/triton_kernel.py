@@ -4,16 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _rounded(x):
-    """x, at most 448 in magnitude, as the nearest number of e4m3, ties to even: the cast is exact
-    then. A GPU's cast would do; the interpreter's goes wrong where rounding reaches the exponent.
-    """
-    power = (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
-    # Added to 1.5 * 2^23 steps, a remainder has no room; a step is an eighth of the power of two.
-    steps = tl.maximum(power, 0.015625) * 1572864.0
-    return (x + steps) - steps
+from ..store_kv.triton_kernel import on_e4m3_grid
 
 
 @triton.jit
@@ -25,7 +16,7 @@ def _kernel(x, out, scales, size, BLOCK: tl.constexpr):
     largest = tl.max(tl.abs(wide), axis=0)
     scale = tl.where(largest > 0, largest / 448.0, 1.0)
     values = tl.clamp(wide / scale, -448.0, 448.0)
-    tl.store(out + row * size + column, _rounded(values).to(tl.float8e4nv), mask=inside)
+    tl.store(out + row * size + column, on_e4m3_grid(values).to(tl.float8e4nv), mask=inside)
     tl.store(scales + row, scale)
 
 

@@ -131,9 +131,10 @@ def _single_kernel(
         # What is next is on its way while this is computed; after the last turn: no output.
         next_step = tl.where(is_last, 0, step + 1)
         next_output = output + tl.where(is_last, BLOCK_OUTPUTS, 0)
+        next_outputs = tl.where(turn > 1, outputs, 0)
+        next_chunk = next_step * BLOCK_CHUNKS + chunk
         next_words, next_scale, next_minimum = _chunks_of(
-            *(numbers, scales, minima, next_output, tl.where(turn > 1, outputs, 0)),
-            *(next_step * BLOCK_CHUNKS + chunk, chunks, BITS),
+            numbers, scales, minima, next_output, next_outputs, next_chunk, chunks, BITS
         )
         dots = tl.zeros((BLOCK_OUTPUTS, BLOCK_CHUNKS, 4), tl.float32)
         even, odd = given[0], given[1]

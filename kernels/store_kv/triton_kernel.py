@@ -17,7 +17,7 @@ SMALLEST_TOP = tl.constexpr(_SMALLEST_TOP)
 
 
 @triton.jit
-def _on_e4m3_grid(x):
+def on_e4m3_grid(x):
     """x, at most 448 in magnitude, rounded to the nearest number that e4m3 has, ties to even.
 
     Its cast is then exact everywhere; Triton's interpreter casts other numbers wrongly where
@@ -33,7 +33,7 @@ def _on_e4m3_grid(x):
 @triton.jit
 def _as_numbers(x, LARGEST: tl.constexpr, NUMBER: tl.constexpr):
     if LARGEST == 448.0:
-        return _on_e4m3_grid(x).to(NUMBER)
+        return on_e4m3_grid(x).to(NUMBER)
     if LARGEST == 127.0:
         return ((x + 12582912.0) - 12582912.0).to(NUMBER)  # 1.5 * 2^23: the nearest integer
     return x.to(NUMBER)
