@@ -193,8 +193,9 @@ def _tile_kernel(
     inside_rows, inside_outputs = row < rows, output < outputs
     given_row = x + row.to(tl.int64)[:, None] * (groups * 32)
     weight_row = output.to(tl.int64) * groups
-    # Few rows are the narrow side of the product: fewer registers, more programs at a time.
-    TURNED: tl.constexpr = BLOCK_ROWS < BLOCK_OUTPUTS
+    # Few rows are the narrow side of the product: fewer registers, more programs at a time. And 4
+    # bits' weights from shared memory are what Triton 3.6 cannot compile for Hopper.
+    TURNED: tl.constexpr = BLOCK_ROWS < BLOCK_OUTPUTS or BITS == 4
     if TURNED:
         total = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
     else:
