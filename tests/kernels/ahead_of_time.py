@@ -67,14 +67,20 @@ class CompilingDriver:
 
 
 @contextlib.contextmanager
-def compiling_only(arch: int, record: Callable[[Any], None]) -> Iterator[None]:
-    """Within it a launch compiles its kernel, tells `record`, and runs nothing."""
+def compiling_only(
+    arch: int,
+    record: Callable[[Any], None],
+    check: Callable[[tuple[Any, ...]], None] = lambda arguments: None,
+) -> Iterator[None]:
+    """Within it a launch has its arguments checked, compiles its kernel, tells `record`, and runs
+    nothing."""
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
     run = JITFunction.run
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        check(args)
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         record(kernel)
         return kernel
@@ -101,6 +107,15 @@ def resource_usage(cubin: bytes) -> dict[str, int]:
             [str(tool), "--dump-resource-usage", file.name], capture_output=True, check=True
         ).stdout.decode()
     return {name: int(value) for name, value in re.findall(r"\b([A-Z]+):(\d+)", text)}
+
+
+def spilled(kernel: Any) -> str | None:
+    """The op whose kernel keeps registers in memory, and how many bytes; None: it does not."""
+    usage = resource_usage(kernel.asm["cubin"])
+    if not usage["STACK"] and not usage["LOCAL"]:
+        return None
+    size = usage["STACK"] + usage["LOCAL"]
+    return f"{kernel.src.fn.__module__}: {size} bytes, {kernel.src.constants}"
 
 
 def launches() -> dict[str, Callable[[], None]]:
