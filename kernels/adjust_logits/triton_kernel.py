@@ -15,7 +15,7 @@ _BLOCK: Final = 2_048  # tokens of a row; an estimate, not measured
 _ITEMS: Final = 256  # counted tokens, or biases
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_prompt", "num_tokens"])
 def _count(owners, tokens, num_prompt, num_tokens, counts, vocab, BLOCK: tl.constexpr):
     """Into counts: 1 for a token of the prompt, 2 for each occurrence in the output."""
     item = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -49,7 +49,7 @@ def _penalize(
     tl.store(adjusted + row * vocab + token, x, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_biases"])
 def _bias(adjusted, rows, tokens, values, num_biases, vocab, BLOCK: tl.constexpr):
     item = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = item < num_biases

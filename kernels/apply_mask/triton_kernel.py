@@ -8,7 +8,7 @@ _BLOCK = 2_048
 
 
 @triton.jit
-def _kernel(logits, masks, places, vocab, mask_stride, row_stride, BLOCK: tl.constexpr):
+def _apply_mask(logits, masks, places, vocab, mask_stride, row_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     place = row
     if places is not None:
@@ -27,4 +27,6 @@ def apply_mask_triton(
     rows, vocab = logits.shape
     if rows:
         grid = (rows, triton.cdiv(vocab, _BLOCK))
-        _kernel[grid](logits, masks, places, vocab, masks.stride(0), logits.stride(0), BLOCK=_BLOCK)
+        _apply_mask[grid](
+            logits, masks, places, vocab, masks.stride(0), logits.stride(0), BLOCK=_BLOCK
+        )

@@ -8,7 +8,7 @@ _BLOCK = 1_024  # words of a program: 64 bytes a thread, an estimate, not measur
 
 
 @triton.jit
-def _kernel(words, sources, targets, page_words, layer_words, BLOCK: tl.constexpr):
+def _copy_pages(words, sources, targets, page_words, layer_words, BLOCK: tl.constexpr):
     pair = tl.program_id(0)
     source = tl.load(sources + pair).to(tl.int64)
     target = tl.load(targets + pair).to(tl.int64)
@@ -25,4 +25,4 @@ def copy_pages_triton(words: torch.Tensor, sources: torch.Tensor, targets: torch
     if not len(sources) or not words.numel():
         return
     grid = (len(sources), triton.cdiv(page_words, _BLOCK), num_layers)
-    _kernel[grid](words, sources, targets, page_words, num_pages * page_words, BLOCK=_BLOCK)
+    _copy_pages[grid](words, sources, targets, page_words, num_pages * page_words, BLOCK=_BLOCK)

@@ -8,7 +8,7 @@ from ..store_kv.triton_kernel import on_e4m3_grid
 
 
 @triton.jit
-def _kernel(x, out, scales, size, BLOCK: tl.constexpr):
+def _fp8_rows(x, out, scales, size, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < size
@@ -28,5 +28,5 @@ def fp8_rows_triton(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     scales = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
     if rows:
         block = triton.next_power_of_2(size)
-        _kernel[(rows,)](x, out, scales, size, BLOCK=block, num_warps=4 if block <= 4_096 else 8)
+        _fp8_rows[(rows,)](x, out, scales, size, BLOCK=block, num_warps=4 if block <= 4_096 else 8)
     return out, scales

@@ -8,7 +8,7 @@ _BLOCK = 1_024  # 8 elements, 16 bytes of bfloat16, a thread: an estimate, not m
 
 
 @triton.jit
-def _kernel(gate_up, out, size, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+def _gated_activation(gate_up, out, size, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < size
@@ -30,5 +30,5 @@ def gated_activation_triton(gate_up: torch.Tensor, activation: str) -> torch.Ten
     out = gate_up.new_empty((rows, size))
     if out.numel():
         grid = (rows, triton.cdiv(size, _BLOCK))
-        _kernel[grid](gate_up, out, size, ACTIVATION=activation, BLOCK=_BLOCK)
+        _gated_activation[grid](gate_up, out, size, ACTIVATION=activation, BLOCK=_BLOCK)
     return out

@@ -16,7 +16,7 @@ _CHUNK: Final = 2_048  # tokens; an estimate, not measured
 _MOST_LIKELIEST: Final = 2**24  # ranks that chunks leave at once: 128 MiB
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["top"])
 def _chunks(
     logits, rows, largest, sums, likeliest, vocab, row_stride, num_chunks, top, CHUNK: tl.constexpr
 ):
@@ -38,7 +38,7 @@ def _chunks(
         tl.store(likeliest + own * top + number, last)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["top"])
 def _merge(
     logits, rows, tokens, largest, sums, likeliest, of_tokens, top_ids, top_values, row_stride,
     num_chunks, top, CHUNKS: tl.constexpr,

@@ -317,7 +317,7 @@ def _attend(
 
 
 @triton.jit(do_not_specialize=["num_rows", "split", "long_split", "window"])
-def _kernel(
+def _paged_attention(
     q,
     k_pages,
     v_pages,
@@ -456,7 +456,7 @@ def paged_attention_triton(
     exponent_scale, softcap_exponent = scale * math.log2(math.e), 0.0
     if softcap is not None:
         exponent_scale, softcap_exponent = 2 * exponent_scale / softcap, softcap * math.log2(math.e)
-    _kernel[(work.num_programs, num_kv_heads)](
+    _paged_attention[(work.num_programs, num_kv_heads)](
         q,
         pages.k,
         pages.v,

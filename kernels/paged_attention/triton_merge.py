@@ -13,7 +13,7 @@ _BLOCK_PARTS = 16
 
 
 @triton.jit
-def _kernel(
+def _merge_parts(
     out,
     part_out,
     part_lse,
@@ -72,7 +72,7 @@ def merge_parts(
     base-2 logarithm of its sum of exponentials (-inf: it saw no key).
     """
     _, num_heads, head_dim = out.shape
-    _kernel[(work.num_merges, num_heads)](
+    _merge_parts[(work.num_merges, num_heads)](
         out,
         part_out,
         part_lse,

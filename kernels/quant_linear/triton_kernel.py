@@ -29,8 +29,8 @@ from ..quant_weight import QuantWeight
 _DENSE_ROWS: Final = 1_024  # from here on stretching the whole weight first costs less than a fifth
 _DENSE_WIDE_ROWS: Final = 65  # in float32
 _SINGLE_THREADS: Final = 128
-_SINGLE_LOADS: Final = 8  # of 16 bytes, by each thread at a time
-_SINGLE_BLOCKS: Final = 8  # of outputs, at most, by one program
+_SINGLE_LOADS: Final = 4  # of 16 bytes, by each thread at a time
+_SINGLE_BLOCKS: Final = 16  # of outputs, at most, by one program
 _PROGRAMS: Final = 512  # enough for about four on each multiprocessor of an H100
 
 
@@ -166,7 +166,7 @@ def _single_kernel(
         words, scale, minimum = next_words, next_scale, next_minimum
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _tile_kernel(
     x,
     numbers,
@@ -235,7 +235,7 @@ def _tile_kernel(
     tl.store(out + target, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def _add_kernel(partial, bias, out, size, outputs, parts, BLOCK: tl.constexpr):
     """The parts of each element, added in order; partial: [parts, size], out: [size]."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

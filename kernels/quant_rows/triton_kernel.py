@@ -115,7 +115,7 @@ def minimum_of(minima, place, scale, inside, BITS: tl.constexpr):
 
 
 @triton.jit
-def _kernel(
+def _quant_rows(
     rows,
     numbers,
     scales,
@@ -154,7 +154,7 @@ def quant_rows_triton(
     out = torch.empty((count, weight.inputs), dtype=dtype, device=weight.numbers.device)
     groups = weight.scales.shape[1]
     if count:
-        _kernel[(count, triton.cdiv(groups * weight.bits, _BLOCK_WORDS))](
+        _quant_rows[(count, triton.cdiv(groups * weight.bits, _BLOCK_WORDS))](
             *(rows, weight.numbers, weight.scales, weight.minima, out, groups),
             *(PLUS_256, PLUS_16),
             BITS=weight.bits,

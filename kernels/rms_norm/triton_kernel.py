@@ -15,8 +15,8 @@ _PER_THREAD = 8
 _MAX_WARPS = 16
 
 
-@triton.jit
-def _kernel(
+@triton.jit(do_not_specialize=["num_rows"])
+def _rms_norm(
     x,
     total,
     weight,
@@ -67,7 +67,7 @@ def _launch(
     num_rows = x.numel() // size
     block = triton.next_power_of_2(size)
     rows = max(1, _SHORT // block)
-    _kernel[(triton.cdiv(num_rows, rows),)](
+    _rms_norm[(triton.cdiv(num_rows, rows),)](
         x,
         x if total is None else total,
         weight,

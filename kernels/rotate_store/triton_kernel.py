@@ -48,7 +48,7 @@ def _turn(
 
 
 @triton.jit
-def _kernel(
+def _rotate_and_store(
     qkv,
     q_out,
     k_pages,
@@ -127,7 +127,7 @@ def rotate_and_store_triton(
         return q
     tiles = head_tiles(num_heads, head_dim)
     q_programs = triton.cdiv(num_heads, tiles.heads)
-    _kernel[(num_tokens, q_programs + triton.cdiv(num_kv_heads, tiles.heads))](
+    _rotate_and_store[(num_tokens, q_programs + triton.cdiv(num_kv_heads, tiles.heads))](
         qkv,
         q,
         pages.k,

@@ -30,7 +30,7 @@ from .plan import SharedPrefixes
 
 
 @triton.jit
-def _kernel(
+def _shared_prefix_attention(
     q,
     k_pages,
     v_pages,
@@ -154,7 +154,7 @@ def shared_prefix_attention_triton(
     if softcap is not None:
         exponent_scale, softcap_exponent = 2 * exponent_scale / softcap, softcap * math.log2(math.e)
     tile = short_tiles(pages)
-    _kernel[(shared.num_programs, num_kv_heads)](
+    _shared_prefix_attention[(shared.num_programs, num_kv_heads)](
         q,
         pages.k,
         pages.v,

@@ -95,7 +95,7 @@ def _store_half_heads(
 
 
 @triton.jit
-def _kernel(
+def _store_kv(
     k,
     v,
     k_pages,
@@ -149,7 +149,7 @@ def store_kv_triton(k: torch.Tensor, v: torch.Tensor, pages: KVPages, slots: tor
     tiles = head_tiles(num_heads, head_dim)
     if not num_tokens:
         return
-    _kernel[(num_tokens, triton.cdiv(num_heads, tiles.heads))](
+    _store_kv[(num_tokens, triton.cdiv(num_heads, tiles.heads))](
         k,
         v,
         pages.k,

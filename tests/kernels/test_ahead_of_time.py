@@ -34,3 +34,6 @@ def test_kernels_compile_without_spilling(module: str, arch: int, tmp_path: Path
     for kernel in kernels:
         assert kernel["local"] == 0 and kernel["stack"] == 0, f"registers spill: {kernel}"
         assert kernel["fits"], f"too much shared memory: {kernel}"
+    if module == "any_size":
+        names = [(kernel["launch"], kernel["kernel"]) for kernel in kernels]
+        assert len(names) == len(set(names)), f"compiled anew for another size: {names}"
