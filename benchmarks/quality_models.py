@@ -12,8 +12,6 @@ from peer import load_peer
 from sapwood.kernels.llama_step import StepInputs
 from sapwood.kernels.paged_attention import plan_attention
 from sapwood.runtime.config import ComputeDtype, KvDtype
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.machine import num_cores
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.native_llama import load_native, step_shape
@@ -21,6 +19,8 @@ from sapwood.runtime.models.source import resolve_model
 from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import open_checkpoint
 from sapwood.runtime.native_backend import choose_kv_format
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 PAGE_SIZE = 16
 

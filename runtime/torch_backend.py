@@ -25,11 +25,7 @@ from .config import (
     ScheduleOptions,
     resolve_dtype,
 )
-from .device_memory import DEFAULT_FRACTION, CudaMemory, DeviceMemory, measure_use
 from .errors import EngineError, InvalidRequest, OutOfMemory
-from .graphs import CudaGraphs, Graphs
-from .kv_cache import KVCache
-from .largest_step import PROFILED_CONTEXT, largest_step
 from .models.llama import LlamaModel
 from .models.matrices import matrices_of
 from .models.torch_tensors import TorchTensors
@@ -37,9 +33,13 @@ from .models.weights import is_kept_quantized, open_checkpoint
 from .page_table import PageTable
 from .parallel.checkpoint import ShardedCheckpoint
 from .parallel.group import ALONE, Group
-from .recorded_steps import MAX_TOKENS, kept_bytes
-from .runner import Model, ModelRunner, Recording
 from .speculation import GPU_ROW_COST, TORCH_ROW_COST
+from .torch_path.device_memory import DEFAULT_FRACTION, CudaMemory, DeviceMemory, measure_use
+from .torch_path.graphs import CudaGraphs, Graphs
+from .torch_path.kv_cache import KVCache
+from .torch_path.largest_step import PROFILED_CONTEXT, largest_step
+from .torch_path.recorded_steps import MAX_TOKENS, kept_bytes
+from .torch_path.runner import Model, ModelRunner, Recording
 
 _log = logging.getLogger(__name__)
 

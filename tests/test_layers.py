@@ -30,11 +30,9 @@ ANYONE = {"_native"}  # compiles and loads C++ sources; standard library only
 TORCH = {"kernels": "anywhere", "server": "lazily"}
 TORCH_BACKEND = [  # the only part of the runtime that computes with torch
     f"runtime/{name}.py"
-    for name in "arriving device_errors device_memory device_sampler drawn forward graphs kv_cache "
-    "mask_table models/layers models/llama models/matrices models/torch_tensors outcome "
-    "parallel/backend parallel/collectives parallel/group parallel/rank recorded_steps "
-    "runner sampler torch_backend upload".split()
-]
+    for name in "models/layers models/llama models/matrices models/torch_tensors parallel/backend "
+    "parallel/collectives parallel/group parallel/rank torch_backend".split()
+] + sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("runtime/torch_path/*.py"))
 TORCH_LAZILY = [
     "runtime/tokenizer.py",  # transformers, to convert an older tokenizer
     "runtime/device.py",  # where there is an NVIDIA driver

@@ -17,9 +17,9 @@ from ...kernels.paged_attention import paged_attention
 from ...kernels.rms_norm import add_rms_norm, rms_norm
 from ...kernels.rotary import RotaryAngles
 from ...kernels.rotate_store import HeadNorms, rotate_and_store
-from ..forward import ForwardInputs
-from ..kv_cache import KVCache
 from ..parallel.group import ALONE, Group
+from ..torch_path.forward import ForwardInputs
+from ..torch_path.kv_cache import KVCache
 from .config import LlamaConfig
 from .layers import Embedding, Head, Linear, fuse
 from .matrices import FLOATS, Matrices, Matrix

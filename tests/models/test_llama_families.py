@@ -11,10 +11,10 @@ import torch
 import transformers
 
 from sapwood.kernels.paged_attention import plan_attention
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.config import LlamaConfig, RopeConfig
 from sapwood.runtime.models.llama import LlamaModel
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 PAGE_SIZE = 4
 VOCAB = 131

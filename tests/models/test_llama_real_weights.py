@@ -8,12 +8,12 @@ import torch
 import transformers
 
 from sapwood.kernels.paged_attention import plan_attention
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import open_checkpoint
 from sapwood.runtime.tokenizer import load_tokenizer
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 PAGE_SIZE = 16
 TEXT = """Sapwood is the living layer of a tree: what the roots have drawn up is carried once and

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from sapwood.kernels.paged_attention import plan_attention
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.config import LlamaConfig, RopeConfig
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.weights import expected_shapes
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 pytest.importorskip("triton")
 

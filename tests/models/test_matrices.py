@@ -16,8 +16,6 @@ from sapwood.kernels.quant_rows.reference import quant_rows_reference
 from sapwood.kernels.quant_weight import Bits, QuantWeight, quantize
 from sapwood.runtime.config import ComputeDtype
 from sapwood.runtime.errors import InvalidRequest
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.config import LlamaConfig
 from sapwood.runtime.models.layers import Embedding
 from sapwood.runtime.models.llama import LlamaModel
@@ -25,6 +23,8 @@ from sapwood.runtime.models.matrices import Float8, Integers, Matrices, matrices
 from sapwood.runtime.models.torch_tensors import TorchTensors
 from sapwood.runtime.models.weights import expected_shapes, is_kept_quantized, open_checkpoint
 from sapwood.runtime.torch_backend import check_fp8
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 PAGE_SIZE = 16
 

@@ -13,13 +13,13 @@ import transformers
 from sapwood import _native
 from sapwood.kernels.llama_step import KvFormat, LlamaStep, StepInputs
 from sapwood.kernels.paged_attention import plan_attention
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.config import LlamaConfig, RopeConfig
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.native_llama import load_native, native_obstacle, step_shape
 from sapwood.runtime.models.weights import expected_shapes, open_checkpoint
 from sapwood.runtime.tokenizer import load_tokenizer
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 Array = np.ndarray[Any, Any]
 PAGE_SIZE = 16

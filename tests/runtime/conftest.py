@@ -19,9 +19,9 @@ from sapwood.runtime.protocol import (
     TokenLogprob,
     Usage,
 )
-from sapwood.runtime.runner import Model, ModelRunner
 from sapwood.runtime.tokenizer import TokenizerFiles
 from sapwood.runtime.torch_backend import TorchBackend
+from sapwood.runtime.torch_path.runner import Model, ModelRunner
 from sapwood.runtime.wire import Failed, FromEngine, Probe, TokenChunk, TokenRequest
 
 EOS = 256

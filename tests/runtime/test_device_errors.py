@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from sapwood.runtime.device_errors import is_fatal, is_out_of_memory
 from sapwood.runtime.errors import EngineDied, EngineError
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.local import LocalClient
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.protocol import GenerateRequest, Ids, LogprobOptions, SamplingParams
 from sapwood.runtime.tokenizer import TokenizerFiles
+from sapwood.runtime.torch_path.device_errors import is_fatal, is_out_of_memory
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 MakeDriver = Callable[..., Any]
 TEXTS = ["the root of a tree " * 4, "sap", "the root of a tree " * 3 + "is wood", "leaf " * 20]
@@ -83,7 +83,7 @@ def test_a_request_without_memory_waits_and_is_tried_in_smaller_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The runner can cut no span here: the scheduler has to."""
-    from sapwood.runtime.step_arrays import StepArrays
+    from sapwood.runtime.torch_path.step_arrays import StepArrays
 
     def refuse(arrays: StepArrays) -> Any:
         raise torch.OutOfMemoryError("no piece is small enough")

@@ -14,14 +14,14 @@ from sapwood.runtime.config import (
     resolve,
     resolve_schedule,
 )
-from sapwood.runtime.device_memory import MemoryUse, measure_use
 from sapwood.runtime.errors import EngineError, InvalidRequest
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
-from sapwood.runtime.largest_step import PROFILED_CONTEXT, largest_step
 from sapwood.runtime.models.llama import LlamaModel
-from sapwood.runtime.recorded_steps import MAX_TOKENS, kept_bytes
 from sapwood.runtime.torch_backend import Gpu, TorchBackend
+from sapwood.runtime.torch_path.device_memory import MemoryUse, measure_use
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
+from sapwood.runtime.torch_path.largest_step import PROFILED_CONTEXT, largest_step
+from sapwood.runtime.torch_path.recorded_steps import MAX_TOKENS, kept_bytes
 
 GIB = 1 << 30
 

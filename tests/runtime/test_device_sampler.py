@@ -14,9 +14,9 @@ pytest.importorskip("triton")
 
 from sapwood.kernels import implementation
 from sapwood.runtime.batch import Penalties, Sampling
-from sapwood.runtime.device_sampler import DeviceSampler
-from sapwood.runtime.mask_table import MaskTable
-from sapwood.runtime.sampler import Sampler
+from sapwood.runtime.torch_path.device_sampler import DeviceSampler
+from sapwood.runtime.torch_path.mask_table import MaskTable
+from sapwood.runtime.torch_path.sampler import Sampler
 
 VOCAB = 40
 

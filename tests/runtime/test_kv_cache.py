@@ -10,9 +10,9 @@ import torch
 
 from sapwood.runtime.config import CacheOptions, DeviceOptions, EngineConfig, KvDtype
 from sapwood.runtime.errors import InvalidRequest
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.loop import choose_backend
 from sapwood.runtime.torch_backend import TorchBackend
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 FORMATS = [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn]
 

@@ -12,9 +12,9 @@ from sapwood.constrained import CompiledGrammar, CompileLimits, JsonSchema, Rege
 from sapwood.constrained.lower import lower
 from sapwood.constrained.pushdown.native import library
 from sapwood.runtime.batch import Sampling
-from sapwood.runtime.device_sampler import DeviceSampler
-from sapwood.runtime.mask_table import MaskTable
-from sapwood.runtime.sampler import Sampler
+from sapwood.runtime.torch_path.device_sampler import DeviceSampler
+from sapwood.runtime.torch_path.mask_table import MaskTable
+from sapwood.runtime.torch_path.sampler import Sampler
 
 EOS = 256
 BYTES = Vocabulary([*(bytes([i]) for i in range(256)), None], [EOS])

@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sapwood.kernels import implementation
-from sapwood.runtime.arriving import Arriving
 from sapwood.runtime.batch import (
     AWAITED,
     Batch,
@@ -21,12 +20,13 @@ from sapwood.runtime.batch import (
     Sampling,
     Span,
 )
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.matrices import FLOATS, Float8, Integers, Matrices
 from sapwood.runtime.models.weights import expected_shapes
 from sapwood.runtime.page_table import PageTable
-from sapwood.runtime.runner import ModelRunner, Recording
+from sapwood.runtime.torch_path.arriving import Arriving
+from sapwood.runtime.torch_path.kv_cache import KVCache
+from sapwood.runtime.torch_path.runner import ModelRunner, Recording
 
 from .conftest import CONFIG
 

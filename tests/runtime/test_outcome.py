@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sapwood.runtime.batch import Sampling, Scoring, Span
-from sapwood.runtime.outcome import launch_draws
-from sapwood.runtime.sampler import Sampler
+from sapwood.runtime.torch_path.outcome import launch_draws
+from sapwood.runtime.torch_path.sampler import Sampler
 
 VOCAB = 9
 GREEDY = Sampling(0.0, -1, 1.0, 0.0, 1, 0)

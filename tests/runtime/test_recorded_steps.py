@@ -13,13 +13,19 @@ from sapwood.kernels.paged_attention import sharing
 from sapwood.runtime.batch import AWAITED, PageWrite
 from sapwood.runtime.config import DeviceOptions, ScheduleOptions, resolve_schedule
 from sapwood.runtime.errors import InvalidRequest
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.page_table import PageTable
-from sapwood.runtime.recorded_steps import MAX_TOKENS, SHARING_ROWS, RecordedSteps, Size, sizes
-from sapwood.runtime.step_arrays import StepArrays
 from sapwood.runtime.torch_backend import Gpu, TorchBackend
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
+from sapwood.runtime.torch_path.recorded_steps import (
+    MAX_TOKENS,
+    SHARING_ROWS,
+    RecordedSteps,
+    Size,
+    sizes,
+)
+from sapwood.runtime.torch_path.step_arrays import StepArrays
 
 MakeDriver = Callable[..., Any]
 TEXTS = ["the root of a tree " * 4, "sap", "the root of a tree " * 3 + "is wood", "leaf " * 20]
@@ -183,7 +189,7 @@ def test_a_replayed_step_computes_what_a_launched_one_does(
             pytest.skip("Triton is not interpreted here")
         monkeypatch.setattr(implementation, "is_triton", lambda x: True)
         monkeypatch.setattr(
-            "sapwood.runtime.recorded_steps.sizes",
+            "sapwood.runtime.torch_path.recorded_steps.sizes",
             lambda rows, budget: [Size(4, 4, False), Size(8, 4, True)],
         )
     setup = Setup(tiny_model)
@@ -212,7 +218,9 @@ def test_rows_of_a_recorded_step_share_prefixes(
     size = Size(8, 8, has_long=False)
     assert size.rows >= SHARING_ROWS
     monkeypatch.setattr(implementation, "is_triton", lambda x: True)
-    monkeypatch.setattr("sapwood.runtime.recorded_steps.sizes", lambda rows, budget: [size])
+    monkeypatch.setattr(
+        "sapwood.runtime.torch_path.recorded_steps.sizes", lambda rows, budget: [size]
+    )
     monkeypatch.setattr(sharing, "MIN_SAVED_TOKENS", 256)
     shared: list[object] = []
     plan_shared_work = sharing.plan_shared_work
@@ -324,7 +332,7 @@ def test_the_whole_engine_in_triton(
     with monkeypatch.context() as patched:
         patched.setattr(implementation, "is_triton", lambda x: True)
         patched.setattr(
-            "sapwood.runtime.recorded_steps.sizes",
+            "sapwood.runtime.torch_path.recorded_steps.sizes",
             lambda rows, budget: [Size(4, 4, has_long=False), Size(32, 4, has_long=True)],
         )
         graphs = CalledAgain()

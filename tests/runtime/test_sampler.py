@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sapwood.runtime.batch import Penalties, Sampling
-from sapwood.runtime.drawn import measure
-from sapwood.runtime.sampler import Sampler
+from sapwood.runtime.torch_path.drawn import measure
+from sapwood.runtime.torch_path.sampler import Sampler
 
 VOCAB = 40
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from sapwood.constrained import GrammarState, JsonSchema
 from sapwood.runtime.errors import EngineError, InvalidRequest, Overloaded
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.option_trie import OptionTrie
 from sapwood.runtime.protocol import FinishKind, LogprobOptions, SamplingParams
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 from sapwood.runtime.wire import Probe
 
 MakeDriver = Callable[..., Any]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sapwood.runtime.batch import PageWrite, Sampling, Scoring, Span
 from sapwood.runtime.page_table import PageTable
-from sapwood.runtime.step_arrays import StepArrays
-from sapwood.runtime.upload import Layout, upload
+from sapwood.runtime.torch_path.step_arrays import StepArrays
+from sapwood.runtime.torch_path.upload import Layout, upload
 
 SLOTS, PAGES, SIZE = 8, 5, 4
 DRAW = Sampling(1.0, 0, 1.0, 0.0, 0, 0)

@@ -18,9 +18,9 @@ from sapwood.kernels.sample import native_cpu, sample, uniforms
 from sapwood.kernels.sample.native_cpu import Bias, Limits, Masks, Penalties, Ragged
 from sapwood.runtime.batch import Penalties as RowPenalties
 from sapwood.runtime.batch import Sampling
-from sapwood.runtime.drawn import measure
 from sapwood.runtime.native_sampler import NativeSampler
-from sapwood.runtime.sampler import Sampler
+from sapwood.runtime.torch_path.drawn import measure
+from sapwood.runtime.torch_path.sampler import Sampler
 
 pytestmark = pytest.mark.skipif(not _native.status().available, reason=_native.status().reason)
 Array = NDArray[Any]

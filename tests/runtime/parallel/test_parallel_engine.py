@@ -201,7 +201,7 @@ def test_log_probabilities(engine: Make) -> None:
 def test_a_failed_draw_is_one_requests_own(engine: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only rank 0 draws: it draws again from the logits that are there, and computes nothing again,
     which the other ranks would not do."""
-    from sapwood.runtime import runner
+    from sapwood.runtime.torch_path import runner
 
     launch_draws = runner.launch_draws
 

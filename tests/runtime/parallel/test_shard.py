@@ -13,8 +13,6 @@ from gguf.constants import GGMLQuantizationType
 
 from sapwood.kernels.paged_attention import plan_attention
 from sapwood.runtime.errors import InvalidRequest
-from sapwood.runtime.forward import ForwardInputs
-from sapwood.runtime.kv_cache import KVCache
 from sapwood.runtime.models.config import LlamaConfig
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.models.torch_tensors import TorchTensors
@@ -22,6 +20,8 @@ from sapwood.runtime.models.weights import open_checkpoint, read_float32
 from sapwood.runtime.parallel.checkpoint import ShardedCheckpoint
 from sapwood.runtime.parallel.group import ALONE, Group
 from sapwood.runtime.parallel.shard import Shard
+from sapwood.runtime.torch_path.forward import ForwardInputs
+from sapwood.runtime.torch_path.kv_cache import KVCache
 
 SECONDS = 60.0
 LENGTH = 21

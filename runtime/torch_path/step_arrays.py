@@ -10,8 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Span, join_tokens
-from .page_table import PageTable
+from ..batch import Span, join_tokens
+from ..page_table import PageTable
 
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]

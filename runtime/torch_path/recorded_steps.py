@@ -11,14 +11,14 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 
-from ..kernels.paged_attention import Capacity, StaticPlan
-from ..kernels.paged_attention.static_plan import MAX_PARTS
-from .batch import AWAITED
+from ...kernels.paged_attention import Capacity, StaticPlan
+from ...kernels.paged_attention.static_plan import MAX_PARTS
+from ..batch import AWAITED
+from ..models.config import LlamaConfig
+from ..page_table import PageTable
 from .forward import ForwardInputs
 from .graphs import Graphs
 from .kv_cache import KVCache
-from .models.config import LlamaConfig
-from .page_table import PageTable
 from .step_arrays import StepArrays
 from .upload import Layout
 

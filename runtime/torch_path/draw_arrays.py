@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Sampling
+from ..batch import Sampling
 
 _MOST: Final = np.iinfo(np.int32).max
 _NO_TOKENS: Final = np.empty(0, np.int32)

@@ -10,10 +10,10 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
-from ..kernels.logprobs import token_logprobs
+from ...kernels.logprobs import token_logprobs
+from ..batch import Sampling
+from ..protocol import TokenLogprob
 from .arriving import Arriving
-from .batch import Sampling
-from .protocol import TokenLogprob
 from .upload import upload
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..kernels.apply_mask import apply_mask
-from ..kernels.sample import sample, uniforms
-from .batch import Penalties, Sampling
+from ...kernels.apply_mask import apply_mask
+from ...kernels.sample import sample, uniforms
+from ..batch import Penalties, Sampling
 from .drawn import Drawn
 from .row_masks import RowMasks
 

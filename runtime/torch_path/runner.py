@@ -13,18 +13,18 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..kernels.paged_attention import plan_attention
-from .batch import AWAITED, Batch, Draws, Span, SpanResult, StepResult
+from ...kernels.paged_attention import plan_attention
+from ..batch import AWAITED, Batch, Draws, Span, SpanResult, StepResult
+from ..errors import InvalidRequest, OutOfMemory
+from ..models.config import LlamaConfig
+from ..page_table import PageTable
+from ..parallel.group import ALONE, Group
 from .device_errors import give_back_memory, is_fatal, is_out_of_memory
 from .device_sampler import sampler_on
-from .errors import InvalidRequest, OutOfMemory
 from .forward import ForwardInputs
 from .graphs import Graphs
 from .kv_cache import KVCache
-from .models.config import LlamaConfig
 from .outcome import Outcome, launch_draws
-from .page_table import PageTable
-from .parallel.group import ALONE, Group
 from .recorded_steps import RecordedSteps
 from .step_arrays import StepArrays
 from .upload import upload

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from .batch import Span, SpanResult
+from ..batch import Span, SpanResult
 from .drawn import Drawn, Measured, TokenSampler, measure
 from .upload import upload
 

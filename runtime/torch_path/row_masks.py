@@ -8,10 +8,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..constrained import GrammarState
-from .batch import Sampling
+from ...constrained import GrammarState
+from ..batch import Sampling
+from ..masks import ban
 from .mask_table import MaskTable
-from .masks import ban
 
 
 class RowMasks:

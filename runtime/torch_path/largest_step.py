@@ -7,7 +7,7 @@ values make no sense, and take no room.
 from array import array
 from typing import Final
 
-from .batch import Batch, Sampling, Span
+from ..batch import Batch, Sampling, Span
 
 # What attention takes besides grows with the contexts, slowly: so long they are taken to be.
 PROFILED_CONTEXT: Final = 16_384

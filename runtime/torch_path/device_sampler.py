@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..kernels.adjust_logits import Adjustments, adjust_logits
-from ..kernels.sample import DrawRows, draw
-from .batch import Sampling
+from ...kernels.adjust_logits import Adjustments, adjust_logits
+from ...kernels.sample import DrawRows, draw
+from ..batch import Sampling
 from .draw_arrays import DrawColumns, adjustment_arrays, is_limited
 from .drawn import Drawn, TokenSampler
 from .mask_table import MaskTable

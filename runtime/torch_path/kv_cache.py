@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from ..kernels.copy_pages import copy_pages
-from ..kernels.kv_pages import QUANTIZED, KVPages
+from ...kernels.copy_pages import copy_pages
+from ...kernels.kv_pages import QUANTIZED, KVPages
 
 _SCALE: Final = torch.float32
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..kernels.paged_attention import AttentionPlan
+from ...kernels.paged_attention import AttentionPlan
 
 
 @dataclass(frozen=True)
