@@ -28,10 +28,10 @@ class Detokenizer:
     def __init__(self, table: TokenTable, sampling: SamplingParams) -> None:
         self._table = table
         self._show_special = not sampling.skip_special_tokens
-        trims = not sampling.no_stop_trim  # otherwise the stop is shown, as early as it comes
-        self._holdback = HoldBack(
-            sampling.stop if trims else (), sampling.stop_regex if trims else ()
-        )
+        strings, patterns = sampling.stop, sampling.stop_regex
+        if sampling.no_stop_trim:  # the stop is shown, as early as it comes; not what it looks at
+            strings, patterns = (), tuple(each for each in patterns if "(?=" in each)
+        self._holdback = HoldBack(strings, patterns)
         self._ids: list[int] = []
         self._replaced: tuple[int, ...] = ()
         self._num_hidden = 0  # bytes of the first token that are no output

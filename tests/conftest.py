@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis
 import pytest
 
 from sapwood.runtime.machine import wait_patiently
@@ -9,6 +10,12 @@ from sapwood.runtime.machine import wait_patiently
 wait_patiently()  # before torch starts its threads
 # ruff: noqa: E402
 import torch
+
+# How long an example takes on a busy machine says nothing of the code.
+hypothesis.settings.register_profile(
+    "sapwood", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("sapwood")
 
 if not torch.cuda.is_available():
     # Triton reads this when it is first imported, which transformers does at some point.

@@ -69,5 +69,5 @@ def test_a_runtime_starts_a_server_and_ends_it() -> None:
 def test_a_server_that_cannot_start_is_told() -> None:
     with pytest.raises(sw.EngineError, match="nowhere"):
         sw.Runtime(model_path="/nowhere/model")
-    with pytest.raises(sw.InvalidRequest, match="tp_size: 2: our server has no such option"):
-        sw.Runtime(tp_size=2)
+    with pytest.raises(sw.InvalidRequest, match="pp_size: 2: our server has no such option"):
+        sw.Runtime(pp_size=2)

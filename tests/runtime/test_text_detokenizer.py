@@ -130,6 +130,11 @@ samplings = st.builds(
 @example(tokens=[0, 13], sampling=SamplingParams(), sizes=[1])
 @example(tokens=[0, 14], sampling=SamplingParams(stop=("ab",)), sizes=[1])
 @example(tokens=[11, 6], sampling=SamplingParams(stop=("ab",)), sizes=[1])
+@example(
+    tokens=[0, 0, 0, 1, 3],
+    sampling=SamplingParams(stop_regex=("a(?=b1)",), no_stop_trim=True),
+    sizes=[4],
+)
 def test_pieces_make_the_text_up_to_the_cut(
     tokens: list[int], sampling: SamplingParams, sizes: list[int]
 ) -> None:
