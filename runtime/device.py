@@ -55,7 +55,7 @@ def gpu_obstacle() -> str | None:
     for name, how in (("torch", "torch"), ("triton", "'sapwood[gpu]'")):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed (pip install {how})"
-    return _torch_obstacle()
+    return _torch_obstacle() or _triton_obstacle()
 
 
 def _torch_obstacle() -> str | None:
@@ -71,4 +71,15 @@ def _torch_obstacle() -> str | None:
             f"{torch.cuda.get_device_name()} has compute capability {found[0]}.{found[1]}, and "
             f"{_OLDEST[0]}.{_OLDEST[1]} is the least that the kernels need"
         )
+    return None
+
+
+def _triton_obstacle() -> str | None:
+    """It compiles what starts its kernels on this very machine, with the first of them."""
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()
+    except Exception as error:
+        return f"triton, which needs a C compiler and Python's headers, cannot start: {error}"
     return None

@@ -105,6 +105,16 @@ def test_a_hidden_gpu_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
         assert "no NVIDIA GPU" in str(gpu_obstacle())
 
 
+@pytest.mark.skipif(has_driver(), reason="a GPU may be here")
+def test_triton_says_why_it_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with all but what triton builds with: here not even a driver is there for it."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(device, "_DRIVERS", (str(tmp_path),))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device, "_torch_obstacle", lambda: None)
+    assert "a C compiler and Python's headers, cannot start: " in str(gpu_obstacle())
+
+
 def test_weights_in_float8_are_refused_on_a_cpu(tmp_path: Path) -> None:
     config = EngineConfig(model=ModelOptions(dtype="fp8"), device=DeviceOptions(device="cpu"))
     with pytest.raises(InvalidRequest, match="dtype: fp8 is for a GPU") as refused:
