@@ -15,6 +15,7 @@ wait_patiently()  # before torch starts its threads
 # ruff: noqa: E402
 import torch
 
+from .batch import Batch
 from .config import (
     ComputeDevice,
     ComputeDtype,
@@ -35,6 +36,7 @@ from .parallel.checkpoint import ShardedCheckpoint
 from .parallel.group import ALONE, Group
 from .speculation import GPU_ROW_COST, TORCH_ROW_COST
 from .torch_path.device_memory import DEFAULT_FRACTION, CudaMemory, DeviceMemory, measure_use
+from .torch_path.first_steps import first_steps
 from .torch_path.graphs import CudaGraphs, Graphs
 from .torch_path.kv_cache import KVCache
 from .torch_path.largest_step import PROFILED_CONTEXT, largest_step
@@ -138,13 +140,19 @@ class TorchBackend:
         return left
 
     def _compute_largest(self, num_tokens: int, schedule: ScheduleOptions) -> None:
-        """Raises InvalidRequest where there is no room for such a step, EngineError where it cannot
-        be computed at all."""
+        """And small steps of all kinds, so that later ones find their kernels compiled.
+
+        Raises InvalidRequest where there is no room for such a step, EngineError where it cannot be
+        computed at all."""
         context = min(self.config.context_length, PROFILED_CONTEXT)
         pages_per_slot = -(-context // _PROFILED_PAGE)
         table = PageTable(schedule.max_running, pages_per_slot, _PROFILED_PAGE)
         runner = self._runner(1, table)
-        batch = largest_step(num_tokens, schedule.max_running, context)
+        self._compute(runner, largest_step(num_tokens, schedule.max_running, context))
+        for batch in first_steps(schedule.max_running, context):
+            self._compute(runner, batch)
+
+    def _compute(self, runner: ModelRunner, batch: Batch) -> None:
         flight = runner.launch(batch)
         flight.draw([span.samplings for span in batch.spans])
         for result in flight.collect().spans:

@@ -97,7 +97,8 @@ def _measure(
 ) -> None:
     (entries,), vocab = rows.shape, logits.shape[1]
     chunks = triton.cdiv(vocab, _CHUNK)
-    largest, sums = torch.empty((2, entries, chunks), device=logits.device)
+    # Two tensors: of one, the second half's alignment would depend on the entries.
+    largest, sums = (torch.empty((entries, chunks), device=logits.device) for _ in range(2))
     likeliest = torch.empty((entries, chunks, top), dtype=torch.int64, device=logits.device)
     _chunks[(entries, chunks)](
         *(logits, rows, largest, sums, likeliest, vocab, logits.stride(0), chunks, top),

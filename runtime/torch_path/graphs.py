@@ -38,9 +38,13 @@ class CudaGraphs:
                 run()
         current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may go on using the device as they like.
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        # The outer one: a recording that fails leaves torch on its stream. Other threads of the
+        # process may go on using the device as they like.
+        with (
+            torch.cuda.stream(current),
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ),
         ):
             run()
         return graph.replay

@@ -125,7 +125,8 @@ class ModelRunner:
             message = f"steps of this model cannot be recorded: {error}"
             if recording.is_required or self._group.size > 1:  # all ranks replay, or none
                 raise InvalidRequest(f"cuda_graphs: {message}", field="cuda_graphs") from error
-            _log.warning("%s; their kernels are launched one by one", message)
+            # What went wrong within a recording is the cause of the error that ends it.
+            _log.warning("%s; their kernels are launched one by one", message, exc_info=error)
             return None
 
     @torch.inference_mode()

@@ -1,8 +1,8 @@
 """The engine on a pretended GPU: python tests/rehearsal/engine.py [--shape 8b] [--no-graphs]
 
 Builds the engine of a model's shape, serves requests of every kind, and prints a line of JSON: how
-many steps, launches and replays there were, and which kernels were compiled. Whatever would fail on
-a GPU before a number is computed fails here.
+many steps, launches and replays there were, how many kernels were compiled, and which of them only
+when requests waited for it. Whatever would fail on a GPU before a number is computed fails here.
 """
 
 import argparse
@@ -39,6 +39,7 @@ def main() -> None:
     ahead = load(HERE.parent / "kernels" / "ahead_of_time.py")
     launches: Counter[str] = Counter()
     kernels: dict[str, Any] = {}
+    early: set[str] = set()
 
     def record(kernel: Any) -> None:
         launches[kernel.metadata.name] += 1
@@ -49,7 +50,7 @@ def main() -> None:
         gpu_module.pretended_gpu() as gpu,
         ahead.compiling_only(90, record, gpu_module.check_operands),
     ):
-        steps = serving.serve(args, gpu)
+        steps = serving.serve(args, gpu, lambda: early.update(kernels))
     print(
         json.dumps(
             {
@@ -57,6 +58,11 @@ def main() -> None:
                 "replays": gpu_module._Graph.num_replays,
                 "launches": dict(launches),
                 "kernels": len(kernels),
+                "late": [
+                    f"{kernel.src.fn.__module__}.{kernel.metadata.name}"
+                    for hash, kernel in kernels.items()
+                    if hash not in early
+                ],
                 "spilling": [
                     text for kernel in kernels.values() if (text := ahead.spilled(kernel))
                 ],

@@ -3,6 +3,7 @@ but that a step must not wait."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,8 +35,9 @@ class Strict(Protocol):
     def strict(self) -> AbstractContextManager[None]: ...
 
 
-def serve(args: argparse.Namespace, gpu: Strict) -> int:
-    """Requests of every kind, all at once; returns the number of steps."""
+def serve(args: argparse.Namespace, gpu: Strict, on_ready: Callable[[], None]) -> int:
+    """Requests of every kind, all at once; returns the number of steps. on_ready: called before the
+    first."""
     shapes = {"8b": models.LLAMA_8B, "7b": models.QWEN_7B, "smollm2": models.SMOLLM2}
     device = torch.device("cuda", 0)
     options = EngineConfig(
@@ -60,6 +62,7 @@ def serve(args: argparse.Namespace, gpu: Strict) -> int:
         device="cuda",
     )
     loop = assemble(backend, models.byte_tokenizer("pretended", config.context_length), resolved)
+    on_ready()
     kinds: list[dict[str, Any]] = [
         {"temperature": 0.0},
         {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.01},

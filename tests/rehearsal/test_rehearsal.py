@@ -52,4 +52,5 @@ def test_what_would_wait_or_fail_is_refused(tmp_path: Path) -> None:
 def test_an_engine_serves_without_waiting(arguments: tuple[str, ...], tmp_path: Path) -> None:
     found = run(tmp_path, "engine.py", *arguments)
     assert (found["replays"] == 0) == ("--no-graphs" in arguments)
+    assert found["late"] == []  # nobody waits for a kernel to be compiled
     assert isinstance(found["steps"], int) and 10 <= found["steps"] <= 40

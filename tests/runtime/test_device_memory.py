@@ -51,7 +51,8 @@ class CountingMemory:
 
 
 class CountingModel:
-    """A tiny model that notes how many tokens it computes at once, and that fails beyond `most`."""
+    """A tiny model that notes how many tokens it computes at once, and how many rows give logits
+    then; it fails beyond `most`."""
 
     def __init__(self, model: LlamaModel, most: int = 1 << 20, why: str = "out of memory") -> None:
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
@@ -61,8 +62,8 @@ class CountingModel:
     def forward(self, inputs: ForwardInputs, kv: KVCache) -> object:
         if len(inputs.token_ids) > self._most:
             raise RuntimeError(self._why)
-        self.largest = max(self.largest, len(inputs.token_ids))
-        self.rows = max(self.rows, len(inputs.logit_rows))
+        if len(inputs.token_ids) > self.largest:
+            self.largest, self.rows = len(inputs.token_ids), len(inputs.logit_rows)
         return self._model.forward(inputs, kv)
 
 
