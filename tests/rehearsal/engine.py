@@ -59,9 +59,7 @@ def main() -> None:
                 "launches": dict(launches),
                 "kernels": len(kernels),
                 "late": [
-                    f"{kernel.src.fn.__module__}.{kernel.metadata.name}"
-                    for hash, kernel in kernels.items()
-                    if hash not in early
+                    kernel.metadata.name for hash, kernel in kernels.items() if hash not in early
                 ],
                 "spilling": [
                     text for kernel in kernels.values() if (text := ahead.spilled(kernel))
