@@ -17,6 +17,7 @@ import torch
 
 from .batch import Batch
 from .config import (
+    CacheOptions,
     ComputeDevice,
     ComputeDtype,
     DeviceOptions,
@@ -46,7 +47,6 @@ from .torch_path.runner import Model, ModelRunner, Recording
 _log = logging.getLogger(__name__)
 
 _PROGRAMS: Final = 4  # of attention for each multiprocessor: see `Capacity`
-_PROFILED_PAGE: Final = 16  # tokens: how memory is cut matters little to how much a step takes
 _FP8_BEGINS: Final = (8, 9)  # Ada
 _FLOATS: Final[dict[ComputeDtype, torch.dtype]] = {"float32": torch.float32}  # others: bfloat16
 _KV_DTYPES: Final[dict[KvDtype, torch.dtype]] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
@@ -79,7 +79,8 @@ class Gpu:
 class TorchBackend:
     """See `Backend`. `dtype`: of the model's weights; `kv_dtype` auto: the cache holds what the
     model computes with. `gpu`: None on a CPU. `group`: the ranks that compute the model together;
-    this is what one of them does."""
+    this is what one of them does. `page_size`: kernels are compiled for pages of that many tokens
+    while memory is measured."""
 
     def __init__(
         self,
@@ -88,8 +89,10 @@ class TorchBackend:
         gpu: Gpu | None = None,
         kv_dtype: KvDtype = "auto",
         group: Group = ALONE,
+        page_size: int = CacheOptions.page_size,
     ) -> None:
         self._group = group
+        self._page_size = page_size
         self.config = model.config
         self._kv_dtype = _KV_DTYPES.get(kv_dtype, model.dtype)
         self.dtype = dtype
@@ -120,7 +123,7 @@ class TorchBackend:
             matrices = matrices_of(dtype, mine)
             model = LlamaModel.load(TorchTensors(mine), _floats(dtype), device, matrices, group)
         gpu = Gpu.of(model.device, config.device) if device == "cuda" else None
-        return cls(model, dtype, gpu, config.cache.kv_dtype, group)
+        return cls(model, dtype, gpu, config.cache.kv_dtype, group, config.cache.page_size)
 
     def free_bytes(self, schedule: ScheduleOptions) -> int:
         """On a GPU: measured, by computing the largest step."""
@@ -145,8 +148,8 @@ class TorchBackend:
         Raises InvalidRequest where there is no room for such a step, EngineError where it cannot be
         computed at all."""
         context = min(self.config.context_length, PROFILED_CONTEXT)
-        pages_per_slot = -(-context // _PROFILED_PAGE)
-        table = PageTable(schedule.max_running, pages_per_slot, _PROFILED_PAGE)
+        pages_per_slot = -(-context // self._page_size)
+        table = PageTable(schedule.max_running, pages_per_slot, self._page_size)
         runner = self._runner(1, table)
         self._compute(runner, largest_step(num_tokens, schedule.max_running, context))
         for batch in first_steps(schedule.max_running, context):

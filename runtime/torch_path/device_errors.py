@@ -10,7 +10,7 @@ import torch
 # Libraries that allocate by themselves say it in these words.
 _NO_MEMORY: Final = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 # After such an error no kernel of this process runs any more (CUDA's errors are sticky).
-_FATAL: Final = ("CUDA error", "Triton Error [CUDA]", "NCCL")
+_FATAL: Final = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "NCCL")
 
 
 def is_out_of_memory(error: Exception) -> bool:

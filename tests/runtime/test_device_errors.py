@@ -143,6 +143,8 @@ def test_when_the_device_dies_every_caller_hears_of_it(
         (RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True, False),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True, False),
         (RuntimeError("NCCL error: unhandled system error"), False, True),
+        (RuntimeError("CUDA driver error: device not ready"), False, True),
+        (RuntimeError("CUDA driver error: out of memory"), True, False),
         (FATAL[0], False, True),
         (FATAL[1], False, True),
         (RuntimeError("shape mismatch"), False, False),

@@ -57,6 +57,7 @@ class CountingModel:
     def __init__(self, model: LlamaModel, most: int = 1 << 20, why: str = "out of memory") -> None:
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
         self.largest, self.rows = 0, 0
+        self.page_sizes: set[int] = set()
         self._model, self._most, self._why = model, most, why
 
     def forward(self, inputs: ForwardInputs, kv: KVCache) -> object:
@@ -64,6 +65,7 @@ class CountingModel:
             raise RuntimeError(self._why)
         if len(inputs.token_ids) > self.largest:
             self.largest, self.rows = len(inputs.token_ids), len(inputs.logit_rows)
+        self.page_sizes.add(kv.page_size)
         return self._model.forward(inputs, kv)
 
 
@@ -103,6 +105,15 @@ def test_the_rest_is_for_keys_and_values(tiny_model: LlamaModel) -> None:
             free_bytes=left,
             device="cuda",
         )
+
+
+def test_memory_is_measured_with_pages_of_the_size_that_kernels_are_compiled_for(
+    tiny_model: LlamaModel,
+) -> None:
+    model = CountingModel(tiny_model)
+    backend = TorchBackend(model, "float32", gpu_of(model), page_size=64)  # type: ignore[arg-type]
+    backend.free_bytes(ScheduleOptions(token_budget=64, max_running=4))
+    assert model.page_sizes == {64}
 
 
 def test_a_model_that_cannot_be_computed_is_refused(tiny_model: LlamaModel) -> None:
