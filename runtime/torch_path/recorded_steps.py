@@ -16,6 +16,7 @@ from ...kernels.paged_attention.static_plan import MAX_PARTS
 from ..batch import AWAITED
 from ..models.config import LlamaConfig
 from ..page_table import PageTable
+from ..speculation import MAX_ROWS
 from .forward import ForwardInputs
 from .graphs import Graphs
 from .kv_cache import KVCache
@@ -55,17 +56,22 @@ def sizes(max_rows: int, token_budget: int) -> list[Size]:
     decodes = [count for count in counts if count < most] + [most]
     chunks = [32, 64, 128, 256, MAX_TOKENS]
     return [Size(count, count, has_long=False) for count in decodes] + [
-        Size(count, min(count, max_rows), has_long=True)
+        Size(count, min(count, _most_drawn(max_rows)), has_long=True)
         for count in chunks
         if count <= token_budget
     ]
+
+
+def _most_drawn(max_rows: int) -> int:
+    """Of few requests, drafts are drawn after as well."""
+    return max(max_rows, MAX_ROWS)
 
 
 def kept_bytes(config: LlamaConfig, max_rows: int) -> int:
     """What all recorded steps keep besides the memory of the largest: their logits, and the parts
     of attention that a plan has room for."""
     parts = MAX_PARTS * config.num_heads * (config.head_dim + 1)
-    return 4 * (min(max_rows, MAX_TOKENS) * config.vocab_size + parts)
+    return 4 * (min(_most_drawn(max_rows), MAX_TOKENS) * config.vocab_size + parts)
 
 
 class RecordedSteps:

@@ -15,6 +15,7 @@ from sapwood.runtime.config import DeviceOptions, ScheduleOptions, resolve_sched
 from sapwood.runtime.errors import InvalidRequest
 from sapwood.runtime.models.llama import LlamaModel
 from sapwood.runtime.page_table import PageTable
+from sapwood.runtime.speculation import MAX_ROWS
 from sapwood.runtime.torch_backend import Gpu, TorchBackend
 from sapwood.runtime.torch_path.forward import ForwardInputs
 from sapwood.runtime.torch_path.kv_cache import KVCache
@@ -79,6 +80,7 @@ def test_sizes_cover_all_small_steps(max_rows: int, budget: int) -> None:
         size.rows <= size.tokens <= min(budget, MAX_TOKENS) for size in found if size.has_long
     )
     assert (longs != []) == (budget >= 32)
+    assert all(size.rows >= MAX_ROWS for size in longs)  # a request's drafts among them
     assert len(found) < 45
     for kind in (decodes, longs):
         assert [size.tokens for size in kind] == sorted({size.tokens for size in kind})
