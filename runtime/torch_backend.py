@@ -46,7 +46,7 @@ from .torch_path.runner import Model, ModelRunner, Recording
 
 _log = logging.getLogger(__name__)
 
-_PROGRAMS: Final = 4  # of attention for each multiprocessor: see `Capacity`
+_PROGRAMS: Final = 3  # of attention for each multiprocessor: see `Capacity`
 _FP8_BEGINS: Final = (8, 9)  # Ada
 _FLOATS: Final[dict[ComputeDtype, torch.dtype]] = {"float32": torch.float32}  # others: bfloat16
 _KV_DTYPES: Final[dict[KvDtype, torch.dtype]] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
@@ -190,7 +190,7 @@ class TorchBackend:
         if self._gpu is None or not self._gpu.records:
             return None
         assert schedule.token_budget is not None, "the schedule was resolved"
-        programs = -(-_PROGRAMS * self._gpu.num_processors // self.config.num_kv_heads)
+        programs = max(_PROGRAMS * self._gpu.num_processors // self.config.num_kv_heads, 1)
         is_required = self._gpu.options.cuda_graphs is True
         return Recording(self._gpu.graphs, schedule.token_budget, programs, is_required)
 

@@ -22,10 +22,11 @@ MAX_PARTS = 8_192
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a static plan has room for. num_programs: of one KV head; about four for each
-    multiprocessor over all heads keep a GPU busy. long_rows: whether rows may have more new tokens
-    than fill a short tile. sharing: whether rows that share leading pages read them together, which
-    costs one more launch for each layer also in steps where none do."""
+    """What a static plan has room for. num_programs: of one KV head; at most three for each
+    multiprocessor over all heads, as many as run at a time with heads of 128: more would begin when
+    the others, which share the work evenly, are done. long_rows: whether rows may have more new
+    tokens than fill a short tile. sharing: whether rows that share leading pages read them
+    together, which costs one more launch for each layer also in steps where none do."""
 
     rows: int
     tokens: int
