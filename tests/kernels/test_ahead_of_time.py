@@ -12,6 +12,10 @@ import pytest
 pytest.importorskip("triton")
 
 SCRIPT = Path(__file__).with_name("ahead_of_time.py")
+# Launch and architecture -> bytes a thread keeps on the stack. Two registers, in steps that mix
+# decode and prefill over int8 pages on Ampere. Tiles of half as many keys would spare them, and
+# cost every such step more.
+KNOWN_SPILLS = {("paged_attention.mixed_quantized", 80): 8}
 MODULES = sorted(path.stem for path in SCRIPT.with_name("launches").glob("*.py"))
 
 
@@ -26,7 +30,8 @@ def test_kernels_compile_without_spilling(module: str, tmp_path: Path) -> None:
         assert process.returncode == 0, f"sm_{arch}: {errors}"
         assert kernels, f"{module} launches no kernel"
         for kernel in kernels:
-            assert kernel["local"] == 0 and kernel["stack"] == 0, f"registers spill: {kernel}"
+            known = KNOWN_SPILLS.get((kernel["launch"], arch), 0)
+            assert kernel["local"] == 0 and kernel["stack"] <= known, f"registers spill: {kernel}"
             assert kernel["fits"], f"too much shared memory: {kernel}"
         if module == "any_size":
             names = [(kernel["launch"], kernel["kernel"]) for kernel in kernels]
